@@ -95,7 +95,7 @@ class AuthzenDoor:
 
 
 def catalogue(tenant: str) -> Catalogue:
-    """Return a catalogue with a service of one tenant, and one of many."""
+    """Return a catalogue with a service of one tenant, and a service of many."""
     rules = (PathRule(methods=("GET",), path="/records/{id}", resource="record:{id}", action="read"),)
     actions = ("read", "write", "delete")
     return Catalogue(

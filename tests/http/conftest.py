@@ -1,4 +1,4 @@
-"""One database for all tests over HTTP, each in a world of its own; those that break it get one to break."""
+"""One database for all tests over HTTP, each in a world of its own; tests that break a database get their own."""
 
 from collections.abc import Callable, Iterator
 
@@ -77,9 +77,9 @@ def root(urls: Urls) -> Iterator[Engine]:
 
 @pytest.fixture(scope="module", autouse=True)
 def _emptied(urls: Urls) -> None:
-    """Let each file begin with an empty database: the vendor's people of all worlds are one vendor's.
+    """Let each file begin with an empty database: all worlds in one database share a vendor.
 
-    What is in review is told to every manager there is, and the checks of an observer look at everybody.
+    A review notifies every manager in the database, and the checks of an observer look at everyone in it.
     """
     everything = create_engine(urls.superuser, poolclass=NullPool, connect_args={"options": NO_TRIGGERS})
     with everything.begin() as connection:
@@ -90,7 +90,7 @@ def _emptied(urls: Urls) -> None:
 
 @pytest.fixture(autouse=True)
 def _clocks_go_right(api: Database, worker: Database) -> Iterator[None]:
-    """Refuse a test that moves the clock of what all tests share: those after it would live at another time."""
+    """Refuse a test that moves the clock of a shared database: later tests would run at another time."""
     yield
     moved = [db for db in (api, worker) if db.clock is not postgres_clock]
     for db in moved:
@@ -100,9 +100,9 @@ def _clocks_go_right(api: Database, worker: Database) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def plain_logs() -> None:
-    """Log short lines: structlog's own default draws every traceback with all its variables, for seconds.
+    """Log short lines: structlog's default takes seconds to draw each traceback with all its variables.
 
-    For each test anew, for a test of another distance that ran in this process may have chosen otherwise.
+    This is set for each test, because a test of another distance in this process may have changed it.
     """
     processors: list[Processor] = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     structlog.configure(processors=processors)
@@ -116,7 +116,7 @@ def runner() -> Iterator[LoopThread]:
 
 @pytest.fixture(scope="session")
 def open_door(api: Database, root: Engine, runner: LoopThread) -> OpenDoor:
-    """Return what makes a new world with a policy and a mode, and its door."""
+    """Return a function that makes a new world with a policy and a mode, and returns its door."""
 
     def opened(policy: Policy = WITHOUT_REVIEW, mode: Mode = Mode.ENFORCE) -> Door:
         return Door(World.make(api, policy, mode), api, root, runner)
@@ -148,7 +148,7 @@ def own_door(template: ServerAddresses, runner: LoopThread) -> Iterator[Door]:
 
 @pytest.fixture(scope="session")
 def open_portal(api: Database, worker: Database, root: Engine, runner: LoopThread) -> OpenPortal:
-    """Return what makes a new world with a policy, and its pages."""
+    """Return a function that makes a new world with a policy, and returns its pages."""
 
     def opened(policy: Policy = WITHOUT_REVIEW, settings: Settings = SETTINGS) -> Portal:
         return Portal(World.make(api, policy), api, worker, root, runner, settings)
@@ -177,7 +177,7 @@ def point(door: Door) -> Iterator[AuthzenDoor]:
 
 @pytest.fixture
 def refuse_commit(api: Database) -> Iterator[Callable[..., None]]:
-    """Have Postgres refuse a commit, once, after so many others."""
+    """Return a function that makes Postgres refuse one commit, after so many others."""
     left: list[type[errors.Error] | None] = []
 
     def refuse(_: Connection) -> None:

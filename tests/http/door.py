@@ -1,4 +1,4 @@
-"""The API as people find it: one app in process, and whoever of a small world calls it."""
+"""The API in process, and the people of a small world who call it."""
 
 import asyncio
 import re
@@ -37,7 +37,7 @@ ELSEWHERE = "203.0.113.7"
 AS_PYDANTIC_SAYS = re.compile(
     r"\b(?:Input|String|List|Value|Tuple|Set|Dictionary|Datetime) should\b|Value error|Extra inputs"
 )
-"""What no answer and no page says: it is meant for whoever writes the code."""
+"""Pydantic's wording for programmers, which must be in no answer and on no page."""
 
 
 Result = TypeVar("Result")
@@ -45,9 +45,9 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class LoopThread:
-    """An event loop in a thread of its own, which keeps its helpers between calls, as a server's does.
+    """An event loop in a thread of its own, which keeps its helper threads between calls, as a server's loop does.
 
-    `asyncio.Runner` ends them with each call, and to start threads anew takes as long as the call itself.
+    `asyncio.Runner` ends them with each call, and starting new ones takes as long as the call itself.
     """
 
     portal: BlockingPortal
@@ -69,7 +69,7 @@ class LoopThread:
 
 
 def client(app: FastAPI) -> httpx.AsyncClient:
-    """Return a client that talks to the app in process; an error that nobody caught is an answer as it would be."""
+    """Return a client of the app in process; an uncaught error becomes an answer, as on a server."""
     way = httpx.ASGITransport(app, raise_app_exceptions=False, client=(ELSEWHERE, 40000))
     return httpx.AsyncClient(transport=way, base_url="http://lockbox.test")
 
@@ -102,11 +102,11 @@ class Door:
         self.client = client(make_app(self.settings, self.db))
 
     def with_settings(self, **changes: Any) -> Self:
-        """Return this door of an installation that is set up otherwise."""
+        """Return this door with changed settings."""
         return replace(self, settings=self.settings.model_copy(update=changes))
 
     def call(self, who: str | None, method: str, path: str, **parts: Any) -> Response:
-        """Call the API as somebody, or as nobody for None."""
+        """Call the API as a person; None calls it anonymously."""
         return self.runner.run(self.coming(who, method, path, **parts))
 
     async def coming(self, who: str | None, method: str, path: str, **parts: Any) -> Response:
@@ -126,7 +126,7 @@ class Door:
         return self.call(who, "GET", path, params=query)
 
     def file(self, who: str | None = "erin", headers: dict[str, Any] | None = None, **changes: Any) -> Response:
-        """File a request over HTTP; a change to None leaves the field out."""
+        """Submit a request over HTTP; a change to None leaves the field out."""
         body = {name: value for name, value in self.world.body(**changes).items() if value is not None}
         return self.call(who, "POST", "/v1/requests", json=body, headers=headers or {})
 
@@ -138,11 +138,11 @@ class Door:
         return self.call(who, "POST", f"/v1/requests/{request_id}/{action}", headers=headers or {}, **parts)
 
     def pending(self, who: str = "erin", **changes: Any) -> str:
-        """File a request by the house's own means and return its id."""
+        """Submit a request without HTTP and return its id."""
         return str(self.world.fresh(who, **changes).id)
 
     def active(self, who: str = "erin", by: str = "ann", **changes: Any) -> str:
-        """File and approve a request by the house's own means and return its id."""
+        """Submit and approve a request without HTTP and return its id."""
         request = self.world.submit(who, **changes)
         return str(self.world.act(by, Action.APPROVE, request.id).id)
 
@@ -159,7 +159,7 @@ class Door:
         return replace(self, db=Database(self.db.engine, self.db.schedule, clock))
 
     def at(self, moment: datetime) -> Self:
-        """Return this door as it is at that very moment."""
+        """Return this door as it is at that moment."""
         return replace(self, db=Database(self.db.engine, self.db.schedule, lambda _: moment))
 
     def rows(self) -> dict[str, int]:
@@ -173,9 +173,9 @@ class Door:
             self.run_sql(BACK, p=zoe.person_id, t=elsewhere.world.tenant.id, r=role.value)
 
     def run_sql(self, statement: str, **values: Any) -> None:
-        """Set a scene as the superuser, past every rule of the database that is not a trigger.
+        """Run a statement as the superuser, to whom no rule of the database applies but triggers.
 
-        Where it is about notifications, what is in the outbox is fanned out first.
+        If the statement is about notifications, the outbox is fanned out first.
         """
         if "notifications" in statement:
             self.fan_out()
@@ -187,7 +187,7 @@ class Door:
         fan_out_all(as_sender(self.world.db))
 
     def prolong_tokens(self, **more: Any) -> None:
-        """Prolong all tokens but those of device logins, with the marks that they would have then."""
+        """Prolong all tokens except those of device logins, and give them the MACs that fit."""
         longer = "UPDATE tokens SET expires_at = expires_at + :more, mac = NULL WHERE means IS NULL"
         self.run_sql(longer, more=timedelta(**more))
         vouch(self.root)

@@ -19,7 +19,7 @@ from lockbox.database import Database
 
 @dataclass(frozen=True)
 class GateAnswer:
-    """An answer of the gate; `headers` by small names."""
+    """An answer of the gate; `headers` by lower-case names."""
 
     status: int
     headers: dict[str, str]
@@ -50,7 +50,7 @@ class GateDoor(ServedGate):
         return self.send([*self.question(kind, path, method, who), *more], target, asked_by)
 
     def send(self, headers: Sequence[tuple[str, str]], target: str, method: str = "GET") -> GateAnswer:
-        """Send a question as it is; every answer is one that gateways understand, and none is kept."""
+        """Send a question unchanged, and check that gateways understand the answer and do not store it."""
         lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers), "Connection: close"]
         with socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE) as connection:
             connection.sendall(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"))

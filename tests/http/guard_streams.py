@@ -67,7 +67,7 @@ class GuardReader:
             pass
 
     def snapshot(self) -> list[ToldEvent]:
-        """Return all parts of the next snapshot, between which nothing else comes."""
+        """Return all parts of the next snapshot, and check that nothing comes between them."""
         parts = [self.until("snapshot")]
         while parts[-1].said["more"]:
             told = self.next()
@@ -84,6 +84,6 @@ class GuardReader:
 
 
 def requests_in(gate: GatewayWorld, parts: Sequence[ToldEvent]) -> list[str]:
-    """Return the requests whose windows a snapshot has, of this world's tenant."""
+    """Return the requests of this world's tenant whose windows are in a snapshot."""
     windows = [window for part in parts for window in part.said["windows"]]
     return [window["request"] for window in windows if window["tenant"] == gate.world.tenant.slug]

@@ -1,4 +1,4 @@
-"""Two issuers, one of a tenant and one of the vendor, and browsers that sign in by them."""
+"""Two issuers, one of a tenant and one of the vendor, and browsers that sign in through them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -43,7 +43,7 @@ class IssuerScene:
         return str(answer.headers["location"])
 
     def add(self, browser: Browser, name: str) -> PortalPage:
-        """Go to the tenant's issuer from the account's page, and come back with what it says."""
+        """Go from the account page to the tenant's issuer, and come back with its answer."""
         leaving = browser.submit(browser.get("/account"), "/account/identities/new")
         (url,) = (link for link in leaving.read.links if link.startswith(self.tenants.url))
         self.tenants.subject = name
@@ -60,7 +60,7 @@ class IssuerScene:
             issuer.id_token = {"iat": self.at, "exp": self.at + 300, "auth_time": self.at - 5}
 
     def bearing(self, name: str) -> dict[str, str]:
-        """Return the header of somebody who calls with a token of the tenant's issuer."""
+        """Return the header for calls with a person's token of the tenant's issuer."""
         token = self.tenants.token(sub=name, iat=self.at, exp=self.at + 300)
         return {"authorization": f"Bearer {token}"}
 
@@ -69,7 +69,7 @@ class IssuerScene:
         return browser.call(method, path, headers=ours, **parts)
 
     def made(self, browser: Browser) -> dict[str, Any]:
-        """Make a token for whoever is signed in at a browser."""
+        """Make a token for the person signed in at a browser."""
         told: dict[str, Any] = self.calls(browser, "POST", "/v1/tokens", json={"name": "laptop"}).json()
         return told
 

@@ -16,6 +16,6 @@ def browser(live: Live) -> Iterator[BrowserDesk]:
 
 @pytest.fixture
 def desk(browser: BrowserDesk) -> Iterator[BrowserDesk]:
-    """That browser, as one that was never here."""
+    """That browser, without traces of earlier tests."""
     yield browser
     browser.leave()

@@ -1,4 +1,4 @@
-"""Where each route of tenants and people is called, and with what: rows of its own for every call."""
+"""How to call each route of tenants and people, with rows of its own for every call."""
 
 import itertools
 from collections.abc import Callable
@@ -86,7 +86,7 @@ SOMEBODY = {"name": "Nina", "address": "nina@contoso.example"}
 
 @dataclass(frozen=True)
 class RouteExample:
-    """The ids in a path, and the body with what else is sent."""
+    """The ids in a path, and the body and headers of a call."""
 
     ids: dict[str, Any] = field(default_factory=dict)
     body: dict[str, Any] | None = None
@@ -106,12 +106,12 @@ def done(**changes: Any) -> dict[str, Any]:
 
 
 def somebody() -> dict[str, Any]:
-    """Return somebody who was never invited."""
+    """Return name and address of a person who was never invited."""
     return {"name": "Nina", "address": f"nina-{next(NUMBERS)}@contoso.example"}
 
 
 def period() -> tuple[datetime, datetime]:
-    """Return half an hour to come that no other call has taken."""
+    """Return a future half-hour that no other call uses."""
     start = datetime.now(UTC) + timedelta(hours=next(NUMBERS))
     return start, start + timedelta(minutes=30)
 
@@ -121,7 +121,7 @@ def invited(door: Door) -> Invitation:
 
 
 def proposed(door: Door) -> Invitation:
-    """Propose an admin for the world's tenant; what was proposed before is over."""
+    """Propose an admin for the world's tenant, after withdrawing earlier proposals."""
     door.run_sql(OVER, t=door.world.tenant.id)
     return does(door.world, "olga", recovery.propose, **somebody())
 
@@ -158,7 +158,7 @@ def _pre_approval(door: Door) -> RouteExample:
 
 
 def eligible(door: Door) -> UUID:
-    """Mark Aude as somebody who may be a delegate, and return her id."""
+    """Make Aude eligible as a delegate, and return her id."""
     aude = id_of(door.world, "aude")
     does(door.world, "tara", members.set_eligible, aude, eligible=True)
     return aude
@@ -172,7 +172,7 @@ def endpoint(door: Door) -> UUID:
 
 
 def delivery(door: Door) -> UUID:
-    """Let a call of the tenant's webhook have been made, and return the try."""
+    """Record a call of the tenant's webhook, and return the id of the attempt."""
     with door.db.transaction() as session:
         notification = delivery_log.try_out(session, door.world.people["tara"], HERE, endpoint(door))
     tried = new_id()
@@ -187,7 +187,7 @@ def question(door: Door, request_id: UUID | str) -> UUID:
 
 
 def opened_by_break_glass(door: Door) -> UUID:
-    """Let a window have been opened by break-glass, and be over; the customer allows as many of them as it takes."""
+    """Open a window by break-glass and revoke it, under a policy that allows many; return its request."""
     does(door.world, "tara", policies.change, BREAK_GLASS)
     with suppress(NotFound):  # Another form may have stopped the tenant.
         does(door.world, "tara", emergency_stop.end_stop)
@@ -197,14 +197,14 @@ def opened_by_break_glass(door: Door) -> UUID:
 
 
 def observer(door: Door) -> UUID:
-    """Have somebody copied on requests to the world's tenant, and nobody else."""
+    """Add the only observer of the world's tenant."""
     door.run_sql(NO_OBSERVERS, t=door.world.tenant.id)
     wanted = observers.ObserverInput(**somebody())
     return does(door.world, "tara", observers.add, wanted, services=SETTINGS.catalogue.services).observer.id
 
 
 def address(door: Door) -> UUID:
-    """Add a further address of Ann's, the only one that she has; what was added before is long ago."""
+    """Add Ann's only further address; earlier ones are removed, and count as added days ago."""
     door.run_sql(NO_ADDRESSES, p=id_of(door.world, "ann"))
     with door.db.transaction() as session:
         authentication.enter(session, door.world.people["ann"])
@@ -212,7 +212,7 @@ def address(door: Door) -> UUID:
 
 
 def unmapped(door: Door) -> dict[str, Any]:
-    """Return an identity at a gateway that is mapped to nobody, and an engineer."""
+    """Return an engineer, and an identity at a gateway that is mapped to no one."""
     issuer, subject = f"header:{id_of(door.world, 'gate')}", f"engineer {next(NUMBERS)}"
     return {"issuer": issuer, "subject": subject, "person_id": str(colleague(door))}
 
@@ -224,7 +224,7 @@ def mapped(door: Door) -> UUID:
 
 
 def asked_back(door: Door) -> RouteExample:
-    """Let a gate that was enforced be asked to report only, and return what a yes says."""
+    """Switch a gate from enforcing to report mode, and return a call that consents to it."""
     service = f"gate-{next(NUMBERS)}"
     for says in (ENFORCE, REPORT):
         with door.db.transaction() as session:
@@ -251,7 +251,7 @@ def around(door: Door) -> dict[str, Any]:
 
 
 def free(door: Door, body: dict[str, Any] | None = None) -> RouteExample:
-    """Let nothing of the world's tenant be held, and the tenant stay."""
+    """Release all legal holds of the world's tenant, and end its off-boarding."""
     door.run_sql(NO_HOLDS, t=door.world.tenant.id, p=id_of(door.world, "tara"))
     door.run_sql("DELETE FROM offboardings WHERE tenant_id = :t", t=door.world.tenant.id)
     return RouteExample(body=body)
@@ -265,7 +265,7 @@ def held(door: Door) -> RouteExample:
 
 
 def stopped(door: Door) -> RouteExample:
-    """Let an emergency stop of the world's tenant be open."""
+    """Start an emergency stop of the world's tenant."""
     does(door.world, "tara", emergency_stop.stop_all)
     return RouteExample()
 
@@ -277,7 +277,7 @@ def leaving(door: Door) -> RouteExample:
 
 
 def stated(door: Door) -> int:
-    """State a new version of the exclusions, and return it."""
+    """Publish a new version of the exclusions, and return its number."""
     said = f"Text {next(NUMBERS)}: what an incident shows by chance is not covered."
     return manages(door.world, "olga", exclusions.state, said).version
 

@@ -51,7 +51,7 @@ def put(folder: Path, name: str = "1.M1P1Q1.vm", *, to: str = "ann@contoso.examp
 
 
 def put_raw(folder: Path, name: str, content: bytes) -> None:
-    """Let there be a file in the catcher's folder, newer than those before it."""
+    """Write a file into the mail catcher's folder, newer than those before it."""
     new = folder / "mail" / "new"
     (new / name).write_bytes(content)
     number = len(list(new.iterdir()))

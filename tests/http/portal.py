@@ -1,4 +1,4 @@
-"""The pages as people find them: browsers with cookies, forms filled in, and the post that brings the codes."""
+"""The pages as people find them: browsers with cookies, forms filled in, and the mails that bring the codes."""
 
 import itertools
 import re
@@ -62,7 +62,7 @@ class Form:
 
     @property
     def filled(self) -> dict[str, Any]:
-        """What a browser sends that changes nothing: of the boxes of one name, all that are ticked."""
+        """The fields that a browser sends for an unchanged form: of the boxes of one name, all ticked ones."""
         return self.fields | self.ticked
 
 
@@ -120,7 +120,7 @@ class PageParser(HTMLParser):
             self.forms[-1].fields[self._textarea] += data
 
     def handle_endtag(self, tag: str) -> None:
-        """Leave a text area, or a form: one whose buttons lead elsewhere is another form for each."""
+        """Leave a text area, a select or a form; each button that leads elsewhere makes another form."""
         if tag == "textarea":
             self._textarea = ""
         elif tag == "form":
@@ -133,7 +133,7 @@ class PageParser(HTMLParser):
 
 @dataclass
 class PortalPage:
-    """A page that was answered."""
+    """A page that the portal returned."""
 
     answer: Response
 
@@ -147,7 +147,7 @@ class PortalPage:
 
     @property
     def path(self) -> str:
-        """Where the browser is: an answer to a form says itself where it stands."""
+        """The browser's address: the answer to a form states its own."""
         stands = re.search(r' data-reload="([^"?]+)', self.text)
         return stands[1] if stands else self.answer.request.url.path
 
@@ -221,7 +221,7 @@ class Portal:
         return str(found[0].email)
 
     def filled(self, path: str, fields: Mapping[str, str]) -> dict[str, str]:
-        """Return those of the fields that the form which goes there has."""
+        """Return those of the fields that the form with this path has."""
         routes = [route for route in iter_route_contexts(self.app.routes) if "POST" in (route.methods or ())]
         there = next(route for route in routes if route.path_regex.match(path))
         assert isinstance(there.original_route, APIRoute)
@@ -229,9 +229,9 @@ class Portal:
         return {name: value for name, value in fields.items() if name in known}
 
     def sql(self, statement: str, **values: Any) -> list[Any]:
-        """Look at the database, or set a scene in it, with every right.
+        """Run a statement with every right, and return its rows.
 
-        Where it is about notifications, what is in the outbox is fanned out first.
+        If the statement is about notifications, the outbox is fanned out first.
         """
         if "notifications" in statement and statement != COUNT:
             fan_out_all(as_sender(self.db))
@@ -242,14 +242,14 @@ class Portal:
         return rows
 
     def post(self, about_id: UUID | str | None) -> list[OutgoingMail]:
-        """Send what is promised about an invitation or a begun sign-in, and return the mails."""
+        """Send the pending notifications about an invitation or a begun sign-in, and return the mails."""
         rows = self.sql("SELECT id FROM notifications WHERE about_id = :id AND closed_at IS NULL", id=about_id)
         bag = Postbag(public_url=self.settings.public_url)
         bag.deliver(self.worker, [row.id for row in rows])
         return bag.mail.sent
 
     def count(self) -> Any:
-        """Count what only a decision or a change may add to."""
+        """Count the rows that only a decision or a change may add."""
         return self.sql(COUNT)[0]
 
     def states(self) -> list[Any]:
@@ -275,15 +275,15 @@ class Browser:
         return self.portal.runner.run(self.client.request(method, path, **parts))
 
     def get(self, path: str, **parts: Any) -> PortalPage:
-        """Open a page, and go where it sends the browser."""
+        """Open a page, and follow redirects."""
         return self._follow(self.call("GET", path, **parts))
 
     def post(self, path: str, fields: Filled, **parts: Any) -> PortalPage:
-        """Send a form from a page of ours, and go where it sends the browser."""
+        """Send a form from a page of ours, and follow redirects."""
         return self._follow(self.send(path, fields, **parts))
 
     def send(self, path: str, fields: Filled, headers: Mapping[str, str] | None = None) -> Response:
-        """Send a form from a page of ours and follow nothing."""
+        """Send a form from a page of ours, and follow no redirect."""
         ours = {"origin": self.portal.settings.origin, "sec-fetch-site": "same-origin"}
         return self.call("POST", path, data=dict(fields), headers=ours if headers is None else headers)
 
@@ -294,12 +294,12 @@ class Browser:
         return self.post(form.action, form.filled | changes)
 
     def approve_anyway(self, request_id: object) -> PortalPage:
-        """Approve a request on its page, also where the page offers no form for it."""
+        """Approve a request on its page, even if the page offers no form for that."""
         page = self.get(f"/requests/{request_id}")
         return self.post(f"/requests/{request_id}/approve", page.form("/deny").fields)
 
     def submit_first(self, page: PortalPage, action: str, **changes: str) -> PortalPage:
-        """Fill in the first of several forms that go there and send it."""
+        """Fill in and send the first of several forms with this action."""
         form = next(form for form in page.read.forms if form.action.endswith(action))
         return self.post(form.action, form.fields | changes)
 
@@ -314,7 +314,7 @@ class Browser:
         return PortalPage(answer)
 
     def put(self, name: str, value: str) -> None:
-        """Have a cookie of that value, and no other of that name."""
+        """Set a cookie in place of all others with its name."""
         jar = self.client.cookies.jar
         for cookie in [one for one in jar if one.name == name]:
             jar.clear(cookie.domain, cookie.path, cookie.name)
@@ -343,7 +343,7 @@ class Browser:
         return self.submit(page, "/sign-in/code", code=self.code())
 
     def enter(self, name: str, means: AuthMethod = AuthMethod.MAIL) -> None:
-        """Let somebody be signed in already, by the house's own means."""
+        """Sign a person in directly, without the pages."""
         place = ClientInfo(self.address, self.agent)
         self.put(SESSION, sign_in(self.portal.db, self.portal.world.people[name], means, place))
 
@@ -355,7 +355,7 @@ def code_in(mail: OutgoingMail) -> str:
 
 
 def crawl(browser: Browser, *starts: str, but: str = "none") -> Iterator[PortalPage]:
-    """Open every page that can be reached by links of ours, once, but for paths that begin so."""
+    """Open every page that links of ours reach, once, except paths that begin with `but`."""
     seen, waiting = set[str](), [*starts]
     while waiting:
         path = waiting.pop()

@@ -1,4 +1,4 @@
-"""What each form of the portal holds when it is filled in well: rows of its own for every time it is sent."""
+"""Valid fields for each form of the portal, with rows of its own for every time it is sent."""
 
 import itertools
 from collections.abc import Callable, Mapping
@@ -24,7 +24,7 @@ WHY = "Which mails?"
 
 @dataclass
 class Stage:
-    """A world with its pages and its API: who sends a form needs something that it is about."""
+    """A world with its pages and its API: a form needs rows that it is about."""
 
     portal: Portal
     door: Door
@@ -32,7 +32,7 @@ class Stage:
 
     @classmethod
     def of(cls, portal: Portal) -> "Stage":
-        """Return the stage of a world, whose admin looks at the pages that forms are taken from."""
+        """Return the stage of a world; its admin opens the pages from which forms are taken."""
         admin = portal.by_passkey("tara")
         return cls(portal, Door(portal.world, portal.db, portal.root, portal.runner), admin)
 
@@ -47,18 +47,18 @@ class Stage:
 
 @dataclass(frozen=True)
 class Errand:
-    """Where a form is sent to, by the names in its path, and what it holds."""
+    """The ids in the path to which a form is sent, and its fields."""
 
     ids: Mapping[str, object] = field(default_factory=dict)
     fields: Filled = field(default_factory=dict)
 
 
 Placed = Callable[[Stage, str], Errand]
-"""What makes an errand for somebody of the stage."""
+"""A function that makes an errand for a person of the stage."""
 
 
 def _resource() -> str:
-    """Name what nobody was ever denied: no manager is to look first."""
+    """Return a resource that was never denied, so that no manager has to review it first."""
     return f"mailbox:{new_id()}@contoso.example"
 
 
@@ -319,5 +319,5 @@ def _gate(about: RouteExample, **fields: str) -> Errand:
 
 
 def errand(stage: Stage, route: str, who: str) -> Errand:
-    """Return where a form of a route is sent to by somebody, and what it holds."""
+    """Return where a person sends the form of a route, and its fields."""
     return PLACES[route](stage, who) if route in PLACES else Errand()

@@ -107,7 +107,7 @@ class LiveStream:
         return True
 
     def close(self) -> None:
-        """Go away at once: closing alone would wait for the thread that reads."""
+        """Disconnect at once: closing alone would wait for the thread that reads."""
         if self._connection is None:
             return
         if self._connection.sock:
@@ -137,7 +137,7 @@ class Live:
         return stream
 
     def settled(self, secret: str, topics: str) -> LiveStream:
-        """Open a stream that has been told all that there was before it."""
+        """Open a stream that has received all earlier events."""
         stream = self.open(secret, topics)
         stream.until("again")
         while not stream.quiet(0.3):
@@ -155,7 +155,7 @@ class Live:
 
 @contextmanager
 def serving(portal: Portal, port: int, **facts: Any) -> Iterator[Live]:
-    """Serve a world's pages on a port, with live updates and a schedule of its own: a loop closes what it opened."""
+    """Serve a world's pages on a port, with live updates and a separate schedule: a loop closes what it opened."""
     others, schedule = portal.db.schedule, ServedDatabase(portal.db).schedule
     portal.db.schedule = schedule
     room = portal.app.state.live_updates = LiveUpdates(portal.db, portal.settings, **facts)

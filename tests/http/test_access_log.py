@@ -1,4 +1,4 @@
-"""The log line of a call: the route's template, never what it names."""
+"""The log line of a call: it has the route's template, and nothing that the path names."""
 
 import re
 from types import ModuleType
@@ -73,7 +73,7 @@ PARENT = f"00-{TRACE}-00f067aa0ba902b7-01"
 
 
 def line_of(door: Door, headers: dict[str, str]) -> tuple[dict[str, object], str]:
-    """Call, and return what is logged of it, and the id that the answer has."""
+    """Call the API; return the log line of the call, and the id in the answer."""
     with capture_logs(processors=[add_origin]) as lines:
         answer = door.call("erin", "GET", "/v1/me", headers=headers)
     (line,) = lines

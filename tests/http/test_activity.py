@@ -146,7 +146,7 @@ COUNTED = "SELECT service, decision, reason, count FROM gate_answers WHERE span 
 
 
 def used(minutes: float = 0, **changes: Any) -> dict[str, Any]:
-    """Return a use of so many minutes from now, with changes."""
+    """Return a use in so many minutes, with changes."""
     at = datetime.now(UTC) + timedelta(minutes=minutes)
     facts = {"at": at.isoformat(), "resource": "mailbox:anna@contoso.example", "action": "read"}
     return facts | changes

@@ -38,7 +38,7 @@ HAS_ROW = text("SELECT count(*) FROM tenants")
 
 @pytest.fixture(autouse=True)
 def _prepared_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let each connection keep a statement from its first use: calls are too few to send every one twice on each."""
+    """Have each connection prepare a statement at its first use: few statements are sent twice on a connection."""
     monkeypatch.setattr(prepared_statements, "PREPARED_AFTER", 0)
 
 

@@ -1,4 +1,4 @@
-"""Identities that somebody adds to their account: which sign-in that takes, and when they count."""
+"""Identities that people add to their accounts: which sign-in this needs, and when the identities count."""
 
 import httpx
 import pytest
@@ -124,7 +124,7 @@ def test_an_identity_added_after_a_strong_sign_in_counts_as_strong_at_once(scene
 
 
 def test_an_identity_is_not_added_to_a_person_who_did_not_begin_the_addition(scene: IssuerScene) -> None:
-    """An attacker's own round trip, slipped to a victim, would make the attacker the victim."""
+    """If a victim finished an attacker's round trip, the attacker's identity would sign in as the victim."""
     thief, victim = scene.portal.browser(), scene.portal.browser()
     thief.sign_in("amir")
     victim.sign_in("ann")

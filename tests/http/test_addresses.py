@@ -1,4 +1,4 @@
-"""Further addresses over HTTP and on the account's page: nothing but a POST confirms one, and only its own person."""
+"""Further addresses over HTTP and on the account's page: only a POST by the person concerned confirms one."""
 
 from typing import Any
 from uuid import UUID

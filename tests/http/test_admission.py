@@ -1,4 +1,4 @@
-"""More at once than can be worked on: vital requests are answered all the same, and the others queue."""
+"""Overload: vital calls are still answered, and the others queue."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -44,7 +44,7 @@ WHERE datname = current_database() AND application_name = 'lockbox-common' AND w
 
 
 class SlowApp:
-    """An app that begins its answer when it is told to, and ends it when it is told so."""
+    """An app that begins and ends its answers when the test says so."""
 
     def __init__(self) -> None:
         self.inside = self.most_inside = 0
@@ -76,7 +76,7 @@ def slow() -> SlowApp:
 async def statuses(
     app: HttpGuard, path: str = "/", count: int = 1, *, shown: str = "", spread: bool = False, address: str = "a"
 ) -> AsyncIterator[int]:
-    """Call it so many times at once, and yield how each call is answered, in the order in which they are."""
+    """Make so many calls at once, and yield the status of each answer as it comes."""
     answers: asyncio.Queue[int] = asyncio.Queue()
     headers = [(b"host", b"lockbox.example"), *([(b"authorization", shown.encode())] if shown else [])]
 
@@ -100,7 +100,7 @@ async def statuses(
 
 
 async def known(app: HttpGuard, slow: SlowApp) -> None:
-    """Let the process see once that the credential is good."""
+    """Let the process verify the credential once."""
     slow.may_answer.set()
     slow.may_end.set()
     assert [status async for status in statuses(app, shown="good")] == [200]
@@ -186,7 +186,7 @@ def test_calls_with_wrong_credentials_share_few_slots_and_block_no_verified_call
 def test_a_call_leaves_the_slots_of_unverified_callers_once_its_credential_is_verified(
     slow: SlowApp, runner: LoopThread
 ) -> None:
-    """As engineers behind one address do, right after a restart, while a slow ticket system is asked."""
+    """This helps engineers behind one address, right after a restart, while a slow ticket system is asked."""
     app = HttpGuard(slow, settings=SETTINGS)
     slow.vouches_first = True
 
@@ -203,7 +203,7 @@ def test_a_call_leaves_the_slots_of_unverified_callers_once_its_credential_is_ve
 
 
 def test_an_ipv6_network_counts_as_one_address_in_admission(slow: SlowApp, runner: LoopThread) -> None:
-    """Whoever has one has 2^64 addresses in it."""
+    """Such a network has 2^64 addresses."""
     app = HttpGuard(slow, settings=SETTINGS)
 
     async def told() -> int:
@@ -250,7 +250,7 @@ def test_a_verified_credential_that_is_later_refused_counts_as_unverified(slow: 
 
 
 async def until(met: Callable[[], bool]) -> None:
-    """Wait until something is so."""
+    """Wait until the condition is met."""
     while not met():  # noqa: ASYNC110 - what is waited for happens elsewhere, and sets no event
         await asyncio.sleep(0.01)
 
@@ -295,7 +295,7 @@ def test_method_and_path_of_an_http_request_select_its_admission_budget(method: 
 
 
 def test_the_app_has_all_routes_named_in_the_admission_budgets(door: Door) -> None:
-    """A route that moves elsewhere would leave its budget without a word."""
+    """A route that moves would otherwise lose its budget unnoticed."""
     paths = {route.path for route in iter_route_contexts(make_app(SETTINGS, door.db).routes)}
 
     assert {"/v1/access", "/v1/requests/{request_id}/revoke", "/v1/tenants/{slug}/emergency-stop"} <= paths
@@ -304,7 +304,7 @@ def test_the_app_has_all_routes_named_in_the_admission_budgets(door: Door) -> No
 
 @pytest.mark.far
 def test_each_of_many_simultaneous_access_checks_is_answered_or_refused_as_busy(door: Door) -> None:
-    """Without a limit nobody gets on until connections are waited for in vain: that was answered `unavailable`."""
+    """Without a limit, calls would wait for connections in vain, and would be answered `unavailable`."""
     asked = {
         "tenant": door.world.tenant.slug,
         "service": "exchange-online",
@@ -322,7 +322,7 @@ def test_each_of_many_simultaneous_access_checks_is_answered_or_refused_as_busy(
 
 @pytest.fixture
 def narrow(own_door: Door) -> Iterator[Door]:
-    """A door with the pools of a real API, whose common connections wait for locks as long as it takes."""
+    """A door with the pools of a real API, whose common connections wait for locks without a limit."""
     url = own_door.db.engine.url.render_as_string(hide_password=False)
     common = make_engine(url, role="common", pool_size=MOST_COMMON, overflow=OVERFLOW)
     event.listen(common, "connect", _patiently)
@@ -342,7 +342,7 @@ def _patiently(connection: Any, _: object) -> None:
 
 
 def _vital(door: Door) -> list[tuple[str, str, str, dict[str, Any]]]:
-    """Return calls that are vital: who makes them, how, where, with what."""
+    """Return the vital calls: who makes them, with which method, path and input."""
     open_, denied = door.active(), door.pending()
     question = {
         "tenant": door.world.tenant.slug,

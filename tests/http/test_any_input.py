@@ -1,4 +1,4 @@
-"""Whatever comes in over HTTP, the answer is a problem or a yes, never a fault of ours."""
+"""Whatever comes in over HTTP, the answer is a success or a problem document, never an internal error."""
 
 import json
 from typing import Any
@@ -37,7 +37,7 @@ QUERIES = st.dictionaries(
 
 
 def good_or_refused(answer: Any) -> None:
-    """Check that an answer is a yes, or a problem of the caller's making."""
+    """Check that an answer is a success, or a problem document about a mistake of the caller."""
     assert answer.status_code < 500, answer.text
     if answer.status_code >= 400:
         assert answer.headers["content-type"] == "application/problem+json"

@@ -1,4 +1,4 @@
-"""Whatever comes in for tenants and people, the answer is a problem or a yes, never a fault of ours."""
+"""Whatever comes in for tenants and people, the answer is a success or a problem document, and no internal error."""
 
 import json
 from typing import Any

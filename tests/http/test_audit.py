@@ -1,4 +1,4 @@
-"""The audit log over HTTP: who searches it, what they find, and exports and proofs that a verifier takes."""
+"""The audit log over HTTP: who searches it, what they find, and exports and proofs that a verifier accepts."""
 
 import base64
 import csv
@@ -33,7 +33,7 @@ def audit_log(open_door: OpenDoor, worker: Database) -> Door:
 
 
 def told(door: Door, worker: Database) -> Door:
-    """Let something happen, and seal it, but for what came last."""
+    """Submit and decide requests, and seal all events but the last."""
     opened = door.file(justification="The Mailbox of 100% of them", service="exchange-online").json()["id"]
     door.act("ann", "approve", opened, comment="Be QUICK_please")
     denied = door.file(resources=["mailbox:bert@contoso.example"]).json()["id"]
@@ -49,7 +49,7 @@ def found(door: Door, who: str = "aude", **query: object) -> list[tuple[str, str
 
 
 def items_of(door: Door, who: str = "aude", **query: object) -> list[dict[str, Any]]:
-    """Return what a search finds, but for what searching itself has added."""
+    """Return what a search finds, without the events that searches add."""
     answer = door.get(who, "/v1/audit", **({"tenant": door.world.tenant.slug} | query))
     assert answer.status_code == 200, answer.text
     return [one for one in answer.json()["items"] if not one["action"].startswith("audit_log_")]

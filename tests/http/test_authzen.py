@@ -281,7 +281,7 @@ def test_a_malformed_question_in_an_authzen_batch_says_what_is_wrong(point: Auth
 
 @st.composite
 def damaged(draw: st.DrawFn) -> dict[str, Any]:
-    """Return a question that would be a yes, with some required member gone or of another type."""
+    """Return a question that would be allowed, but lacks a required member or has one of another type."""
     body = copy.deepcopy(asked())
     entity = draw(st.sampled_from(["subject", "action", "resource"]))
     member = draw(st.sampled_from([None, *body[entity]]))

@@ -1,4 +1,4 @@
-"""Bad input over HTTP: each a clear problem, never a fault of ours, and nothing half-written."""
+"""Bad input over HTTP: each is answered with a clear problem, and nothing is half-written."""
 
 import json
 from typing import Any

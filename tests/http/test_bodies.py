@@ -1,4 +1,4 @@
-"""The size of bodies: what is above 64 KiB is refused, and what never arrived whole is not acted on."""
+"""The size of bodies: one above 64 KiB is refused, and one that did not arrive whole has no effect."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -16,7 +16,7 @@ Message = dict[str, Any]
 
 
 async def in_chunks(size: int, chunk: int = 4096) -> AsyncIterator[bytes]:
-    """Send a body of that size without saying so before."""
+    """Send a body of that size, without stating the size."""
     for start in range(0, size, chunk):
         yield b" " * min(chunk, size - start)
 

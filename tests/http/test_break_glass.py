@@ -39,7 +39,7 @@ def test_gate_and_guards_flag_only_break_glass_windows_as_break_glass(open_door:
 
 
 def opened_on_stream(gate: GateDoor, wanted: set[str]) -> dict[str, bool | None]:
-    """Read on as a guard does until these windows are open; return of each open one whether break-glass opened it."""
+    """Read a guard's stream until these windows are open; return of each open one whether break-glass opened it."""
     stream = GuardReader(gate)
     found = {one["request"]: one.get("break_glass") for event in stream.snapshot() for one in event.said["windows"]}
     while not wanted <= found.keys():

@@ -38,7 +38,7 @@ ONE = text("SELECT 1")
 SLACK = 0.5
 """Seconds by which a call may take longer than the slowest one before it on a busy machine.
 
-Who waits for a held row waits for two seconds.
+A call that waits for a locked row waits for two seconds.
 """
 SETTING = re.compile(r"(?:current_setting|set_config)\('lockbox\.(\w+)'")
 
@@ -67,7 +67,7 @@ async def _begun(use_case: Callable[[UnitOfWork], str]) -> GroupMember[str]:
 
 
 def test_a_call_gets_its_own_answer_even_if_the_greenlet_of_another_call_dies() -> None:
-    """One whose last reference another thread drops dies in our thread, as soon as something there switches."""
+    """A greenlet whose last reference another thread drops dies in our thread, at the next switch there."""
 
     def rest() -> None:
         getcurrent().parent.switch()
@@ -112,7 +112,7 @@ def test_a_dropped_use_case_cannot_read_the_database_again() -> None:
 
 @pytest.mark.far
 def test_calls_of_a_group_are_answered_as_if_each_call_ran_separately(door: Door, other: World) -> None:
-    """In every order: one who may ask, one of another tenant, one who asks about somebody else, and a stranger."""
+    """In every order: a permitted caller, one of another tenant, one asking about another person, and a stranger."""
     door.active()
     world = door.world
     calls = {
@@ -137,7 +137,7 @@ def test_calls_of_a_group_are_answered_as_if_each_call_ran_separately(door: Door
 
 @pytest.mark.far
 def test_a_call_group_of_two_tenants_submits_for_each_tenant(door: Door, other: World) -> None:
-    """In both orders, and beside those who are refused; what each may read is that of the own tenant."""
+    """In both orders, and beside refused calls; each call may read only its own tenant."""
     theirs = replace(door, world=other)
     door.file()
     theirs.file()
@@ -187,7 +187,7 @@ def test_a_submission_limit_is_exact_for_concurrent_calls(door: Door, other: Wor
 
 @pytest.mark.far
 def test_a_locked_row_delays_only_calls_that_need_that_row(door: Door, other: World) -> None:
-    """Its tenant is locked as a change of its mode would: submissions to it wait, those to others do not."""
+    """Its tenant is locked, as by a change of the mode: submissions to this tenant wait, those to others do not."""
     theirs = replace(door, world=other)
     for one in (door, theirs):
         one.file()
@@ -205,7 +205,7 @@ def test_a_locked_row_delays_only_calls_that_need_that_row(door: Door, other: Wo
 @pytest.mark.far
 @pytest.mark.parametrize("action", ["approve", "deny"])
 def test_a_locked_request_delays_no_other_decision(door: Door, action: str) -> None:
-    """More wait for it than run at once, on the event loop and in threads."""
+    """More calls wait for it than run at once, on the event loop and in threads."""
     held, others = door.pending(), [door.pending() for _ in range(14)]
     usual = max(_decided(door, action, one) for one in others[:4])
 
@@ -240,7 +240,7 @@ def test_only_one_of_several_concurrent_decisions_in_a_call_group_is_accepted(do
 
 @pytest.mark.far
 def test_concurrent_decisions_in_two_tenants_get_the_answers_of_separate_calls(door: Door, other: World) -> None:
-    """In every order; of each other's requests they may not even know."""
+    """In every order; neither tenant may learn that the other's requests exist."""
     theirs = replace(door, world=other)
     kinds: list[tuple[Door, str, Door, tuple[int, str | None]]] = [
         (door, "ann", door, (200, None)),
@@ -256,7 +256,7 @@ def test_concurrent_decisions_in_two_tenants_get_the_answers_of_separate_calls(d
 
 
 def test_a_refused_decision_writes_nothing(fresh_door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A ROLLBACK would have the driver forget what it has prepared."""
+    """A ROLLBACK would make the driver forget its prepared statements."""
     request = fresh_door.pending()
     fresh_door.get("erin", "/v1/me")
     sent: list[object] = []
@@ -296,7 +296,7 @@ def _seconds(door: Door) -> float:
 
 
 async def _beside(held: Door, others: Door) -> tuple[list[Response], list[float]]:
-    """Submit to a tenant that is held, and meanwhile again and again to another one; return how long those took."""
+    """Submit to a locked tenant, and repeatedly to another meanwhile; return its answers, and times of the other."""
     waiting = [asyncio.create_task(_file(held, "erin")) for _ in range(3)]
     took = []
     for _ in range(10):

@@ -1,4 +1,4 @@
-"""A ticket system is asked about a case where a policy demands it: signed both ways, while no row is locked."""
+"""A ticket system is asked about a case if a policy demands it: signed both ways, and while no row is locked."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -36,7 +36,7 @@ FORM = {
 
 @pytest.fixture
 def work(api: Database) -> Iterator[Callable[[str | None], None]]:
-    """Return what begins to do the notifications worker's part, with an adapter at this address."""
+    """Return a function that starts the notifications worker's part, with an adapter at this address."""
     with ExitStack() as running:
         yield lambda url: running.enter_context(answering(api, url))
 

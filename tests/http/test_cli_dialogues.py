@@ -1,8 +1,8 @@
 """What the command `lockbox` prints, by one table: dialogues with the API in process, each in a world of its own.
 
-A line is who calls and the words, and then what comes of them: `> a | ~b` prints the one and not the other,
-`! code | a` is one line that begins with the code, `?` is a wrong command line, and `= name` keeps the id in the
-answer, or the member that is named.
+A line is the caller with the words of a command, and then the result: `> a | ~b` prints a and not b, `! code | a` is
+one line that begins with the code, and `?` is a wrong command line. `= name` stores the id in the answer under a
+name, and `= name:member` stores another member.
 """
 
 import json
@@ -318,7 +318,7 @@ OpenTerminal = Callable[..., Commands]
 
 @pytest.fixture
 def open_terminal(open_door: OpenDoor, monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenTerminal]:
-    """Return what makes a new world with a policy, and a terminal in it; logs are as they were after the test."""
+    """Return a function that makes a new world and a terminal in it; the test's end restores the logs' setup."""
     kept = structlog.get_config()
     # A terminal prints what the command says, and not what the API logs in this process.
     structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
@@ -367,7 +367,7 @@ def names(terminal: Commands, tmp_path: Path, dialogue: str) -> dict[str, Any]:
 
 
 def lines(dialogue: str) -> Iterator[tuple[str, str, str]]:
-    """Yield the words, the sign and what comes of each line; an indented further line goes on with the one before."""
+    """Yield the words, the sign and the result of each line; an indented line continues the line before."""
     for line in dialogue.replace("\n            ", " ").strip().splitlines():
         sign = next(one for one in (" > ", " ! ", " = ", " ?") if one in f"{line} "[-2:] or one in line)
         words, _, rest = line.strip().partition(sign)

@@ -1,4 +1,4 @@
-"""A call whose connection is cut is tried again alone where nothing can have been committed, and else answered so."""
+"""A call whose connection is cut is retried alone if nothing can have been committed; otherwise it gets a 503."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
 WHERE application_name = 'lockbox-loop' AND datname = current_database()
 """
 IDLE_CONNECTIONS = 8
-"""As many as the loop keeps, and more."""
+"""At least as many as the loop keeps."""
 
 
 def test_an_approval_whose_connection_is_cut_at_the_commit_answers_503_and_counts_once(
@@ -92,13 +92,13 @@ def test_a_call_whose_connection_is_lost_after_a_failed_commit_is_not_retried(
 
 
 def _replace_cut(door: Door, request: str) -> None:
-    """Find and replace the connections that an earlier test has cut: on one of them a call begins again by itself."""
+    """Find and replace the connections that an earlier test has cut: a call that gets one retries by itself."""
     for _ in range(IDLE_CONNECTIONS):
         assert door.act("erin", "approve", request).status_code == 403
 
 
 def _cut_at_commit(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the connection of the next transaction cut when it has committed, and nobody knows yet."""
+    """Cut the connection of the next transaction once it has committed, before the answer arrives."""
     _replace_cut(door, door.pending())
     sent = pipelines.SharedTransaction.send
     cut: list[object] = []

@@ -17,7 +17,7 @@ def two(open_door: OpenDoor) -> Door:
 
 @pytest.fixture(scope="module")
 def quick(open_door: OpenDoor) -> Door:
-    """A world whose tenant answers within ten minutes."""
+    """A world whose tenant has ten minutes to answer."""
     return open_door(Policy(vendor_review=False, approval_window=600))
 
 

@@ -1,4 +1,4 @@
-"""Delegates over HTTP: named, listed and ended, with clear words for what cannot be."""
+"""Delegates over HTTP: named, listed and ended, with clear refusals."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any

@@ -1,4 +1,4 @@
-"""Reach over HTTP: who could not be told is shown to those whom it concerns, and to operators without content."""
+"""Delivery over HTTP: unreached people are shown to the parties concerned, and to operators without content."""
 
 import json
 import re
@@ -21,7 +21,7 @@ from tests.http.door import Door, OpenDoor, facts
 
 
 def deliver(door: Door, worker: Database, request_id: str, *, refused: Iterable[str]) -> None:
-    """Send the open notifications of a request; the mails of some come back for good."""
+    """Send the open notifications of a request; mails to the people in `refused` fail permanently."""
     post = Postbag()
     for name in refused:
         failure = SendFailed("550 no such mailbox here", permanent=True, kind="status")

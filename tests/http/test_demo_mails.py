@@ -1,4 +1,4 @@
-"""The inbox: mails newest first, by recipient, with links and codes to use; and none that could do anything."""
+"""The demo inbox: mails newest first, by recipient, with usable links and codes; hostile mails do nothing."""
 
 import os
 from collections.abc import Sequence

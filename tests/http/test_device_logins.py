@@ -1,4 +1,4 @@
-"""A terminal signs in by a page: a typed code, a person who allows it, a token that governs and opens nothing."""
+"""A terminal signs in by a page: a typed code, a person who allows it, a token that administers but opens nothing."""
 
 import re
 from collections.abc import Callable
@@ -23,7 +23,7 @@ NINA = {"name": "Nina", "address": "nina@contoso.example", "roles": ["auditor"]}
 
 
 class AskingTerminal:
-    """A terminal that has asked."""
+    """A terminal that has asked to sign in."""
 
     def __init__(self, portal: Portal, agent: str = "lockbox on desk") -> None:
         self.shell = portal.browser(agent=agent)

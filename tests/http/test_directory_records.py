@@ -1,4 +1,4 @@
-"""Where the vendor's people work: written by a service account, said by their provider, shown with requests."""
+"""Where the vendor's people work: from a service account or their identity provider, and shown with requests."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -73,14 +73,14 @@ def test_an_invalid_directory_record_is_refused_field_by_field(fresh_door: Door)
 
 @dataclass
 class ProviderScene:
-    """The vendor's provider, asked where people work, and erin, whom it knows."""
+    """The vendor's identity provider, which states where people work, and Erin, whom it knows."""
 
     portal: Portal
     provider: LocalIssuer
     at: int
 
     def sign_in(self, **claims: Any) -> PortalPage:
-        """Have erin come back from the provider, which says that of her."""
+        """Sign Erin in through the provider, which makes these claims about her."""
         self.provider.subject = "erin"
         self.provider.id_token = {"iat": self.at, "exp": self.at + 300, "auth_time": self.at - 5} | claims
         browser = self.portal.browser()
@@ -90,7 +90,7 @@ class ProviderScene:
 
     @property
     def record(self) -> Any:
-        """What is kept of erin; None for nothing."""
+        """The directory record of Erin; None if there is none."""
         rows = self.portal.sql(RECORD, p=id_of(self.portal.world, "erin"))
         return rows[0] if rows else None
 
@@ -103,7 +103,7 @@ def provider() -> Iterator[LocalIssuer]:
 
 @pytest.fixture
 def scene(open_portal: OpenPortal, provider: LocalIssuer) -> ProviderScene:
-    """A portal whose vendor's provider is asked where people work."""
+    """A portal whose vendor's identity provider states where people work."""
     portal = open_portal()
     issuers = (provider.configured(title="the vendor", **CLAIMS),)
     portal = replace(portal, settings=portal.settings.model_copy(update={"issuers": issuers}))

@@ -1,4 +1,4 @@
-"""Webhooks over HTTP: a secret is in one answer alone, what is sent in is checked, and the log is read in pages."""
+"""Webhooks over HTTP: a secret is in one answer only, input is checked, and the log is read in pages."""
 
 from ipaddress import ip_network
 from pathlib import Path

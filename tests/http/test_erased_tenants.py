@@ -1,4 +1,4 @@
-"""An erased tenant over HTTP, on pages and in the CLI: 409 for what changes it, and its log goes on."""
+"""An erased tenant over HTTP, on pages and in the CLI: changes get 409, and its log continues."""
 
 import json
 from collections import defaultdict
@@ -39,7 +39,7 @@ def erased(open_door: OpenDoor, root: Engine, worker: Database) -> Door:
 
 @pytest.fixture(scope="module")
 def living(open_door: OpenDoor) -> Door:
-    """Another tenant, whose rows the calls name: an erased tenant refuses a call before it looks for any."""
+    """Another tenant, whose rows the calls name: an erased tenant refuses a call before it looks up a row."""
     return open_door()
 
 

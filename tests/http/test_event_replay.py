@@ -1,4 +1,4 @@
-"""Events are replayed to whoever may read their log: as webhooks get them, in order, and none is ever left out."""
+"""Events are replayed to people who may read their log: as webhooks get them, in order, and without gaps."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -28,7 +28,7 @@ def replayed(door: Door, who: str = "aude", **query: object) -> dict[str, Any]:
 
 
 def everything(door: Door, limit: int, after: str | None = None) -> tuple[list[dict[str, Any]], str]:
-    """Return all that follows, page by page, and the cursor at its end."""
+    """Return all events that follow, read page by page, and the cursor at their end."""
     items: list[dict[str, Any]] = []
     while True:
         page = replayed(door, limit=limit, **({"after": after} if after else {}))

@@ -1,4 +1,4 @@
-"""The exclusions over HTTP and on their pages: stated by an operator, acknowledged by an admin."""
+"""The exclusions over HTTP and on their pages: published by an operator, acknowledged by an admin."""
 
 import pytest
 
@@ -12,7 +12,7 @@ TEXT = "Demands by law are not covered."
 
 
 def stated(door: Door) -> int:
-    """State something, and return its version: texts are of the whole installation, and so of other tests."""
+    """Publish a text, and return its version: other tests of this installation publish texts too."""
     answer = door.call(
         "olga", "PUT", "/v1/exclusions", json={"text": f"{TEXT} {new_id()}"}, headers={"if-match": "*"}
     )

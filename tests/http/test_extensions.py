@@ -1,4 +1,4 @@
-"""Later starts and more time over HTTP and on pages: what is shown to whom, and a clear answer to bad input."""
+"""Later starts and extensions over HTTP and on pages: what is shown to whom, and a clear answer to bad input."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any

@@ -1,4 +1,4 @@
-"""Fields that go together: what the OpenAPI document says of them is what the API takes and refuses."""
+"""Fields that depend on each other: the API accepts and refuses what the OpenAPI document says."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""The first passkey of somebody who was invited: all who decide are told at once, and a policy can have it wait."""
+"""An invited person's first passkey: all deciders are notified at once, and a policy can make it wait."""
 
 import json
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ DECIDING = "SELECT DISTINCT person_id FROM memberships WHERE tenant_id = :t AND 
 
 @dataclass
 class Joined:
-    """Somebody who was invited, at the browser in which they have added their first passkey."""
+    """An invited person, at the browser in which they have added their first passkey."""
 
     portal: Portal
     browser: Browser
@@ -37,14 +37,14 @@ class Joined:
     address: str
 
     def approve(self, request: AccessRequest) -> PortalPage:
-        """Sign in by the passkey, approve on the request's page, and sign that."""
+        """Sign in by the passkey, approve on the request's page, and sign the approval."""
         browser = self.portal.browser()
         use(browser, self.authenticator)
         page = browser.approve_anyway(request.id)
         return sign(browser, page, self.authenticator) if "Sign your approval" in page.words else page
 
     def told(self) -> dict[UUID, list[OutgoingMail]]:
-        """Send what is promised about their passkey, and return the mails by who gets them."""
+        """Send the notifications about the passkey, and return the mails by recipient."""
         bag, rows = Postbag(public_url=self.portal.settings.public_url), self.portal.sql(TOLD, t=self.tenant_id)
         bag.deliver(self.portal.worker, [row.id for row in rows])
         found: dict[UUID, list[OutgoingMail]] = {}
@@ -64,7 +64,7 @@ class Joined:
 
 
 def joined(portal: Portal, *roles: str) -> Joined:
-    """Invite somebody, and let them come and add a passkey."""
+    """Invite a person, who accepts and adds a passkey."""
     nora = invite(portal, f"nora-{new_id().hex[-8:]}@contoso.example", *roles)
     browser, authenticator = portal.browser(agent="Strangefox 9"), Authenticator()
     nora.accept(browser)
@@ -75,7 +75,7 @@ def joined(portal: Portal, *roles: str) -> Joined:
 
 @pytest.fixture
 def waiting(open_portal: OpenPortal) -> Portal:
-    """A portal of a tenant whose policy has first passkeys wait for an hour."""
+    """A portal of a tenant whose policy makes first passkeys wait for an hour."""
     return open_portal(Policy(vendor_review=False, first_passkey_wait=HOUR))
 
 
@@ -187,7 +187,9 @@ def test_welcome_and_account_pages_show_when_a_new_first_passkey_may_approve(wai
     assert "your first passkey is new" not in nora.browser.get("/account").words
 
 
-def test_the_page_of_a_member_shows_only_admins_when_a_new_first_passkey_may_approve(waiting: Portal) -> None:
+def test_only_admins_see_on_the_page_of_a_member_from_what_time_a_new_first_passkey_may_approve(
+    waiting: Portal
+) -> None:
     nora = joined(waiting)
     (row,) = waiting.sql("SELECT created_at FROM passkeys WHERE person_id = :p", p=nora.person_id)
     until = f"by your policy, it approves from {page_time(row.created_at + timedelta(seconds=HOUR))} on"

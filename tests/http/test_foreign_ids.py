@@ -1,4 +1,4 @@
-"""Ids of requests and tokens of others, on every route that takes one: the ordinary 404, and nothing changes."""
+"""Ids of other people's requests and tokens, on every route that takes one: the usual 404, and nothing changes."""
 
 from collections.abc import Mapping
 from uuid import UUID
@@ -35,7 +35,7 @@ BODIES = {
 
 @pytest.fixture(scope="module")
 def home(open_door: OpenDoor) -> Door:
-    """A tenant with a request that waits; and Zoe of another one."""
+    """A tenant; and Zoe, who belongs to another tenant."""
     door = open_door()
     door.add_outsider(open_door())
     return door
@@ -43,7 +43,7 @@ def home(open_door: OpenDoor) -> Door:
 
 @pytest.fixture(scope="module")
 def named(home: Door) -> Mapping[str, object]:
-    """The ids of rows of the tenant, which nobody of another one changes."""
+    """The ids of rows of the tenant, which no one from another tenant can change."""
     waits = home.pending()
     ids = {"request_id": waits, "token_id": made(home, "ann")["id"], "address_id": address(home)}
     return ids | {"question_id": question(home, waits)}

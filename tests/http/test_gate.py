@@ -43,7 +43,7 @@ FORGED = [
 
 @pytest.fixture(scope="module")
 def gate(door: Door) -> Iterator[GateDoor]:
-    """The gate of a world, each answer of which from memory is compared with Postgres."""
+    """The gate of a world; each of its answers from memory is compared with Postgres."""
     with gate_before(door.world, door.db) as opened:
         yield opened
 
@@ -187,7 +187,7 @@ def test_a_refusal_of_the_gate_states_why_and_links_to_the_filled_in_form(gate: 
     assert b"No access" in for_people.body
 
 
-def test_the_gate_states_the_reason_narrowed_for_a_resource_that_the_approver_left_out(gate: GateDoor) -> None:
+def test_the_gate_states_narrowed_as_the_reason_for_a_resource_that_the_approver_left_out(gate: GateDoor) -> None:
     world, address = gate.world, "narrow@contoso.example"
     request = world.submit(resources=[f"mailbox:{address}", "site:HR"])
     world.act("ann", Action.APPROVE, request.id, resources=["site:HR"])

@@ -28,9 +28,9 @@ from tests.http.door import Door
 from tests.http.gate_door import GateAnswer, GateDoor, gate_before
 
 QUICK = SETTINGS.model_copy(update={"gate_compare_every": 1_000_000})
-"""Nothing is compared: what is answered from memory is memory's."""
+"""Nothing is compared with Postgres: these answers come from memory alone."""
 BOUND = 1.0
-"""A call that begins so many seconds after a revoke was answered is refused, whatever memory held."""
+"""A call that begins so many seconds after the answer to a revoke is refused, whatever is in memory."""
 RULES = TokenRules("test", timedelta(days=1), timedelta(days=1), timedelta(hours=1), frozenset({SERVICE}))
 TERMINATE = text("""
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :name AND usename = 'lockbox_api'
@@ -62,7 +62,7 @@ def opened(gate: GateDoor, **changes: Any) -> UUID:
 
 
 def ended(gate: GateDoor, end: Callable[[], object]) -> GateAnswer:
-    """End access, and return the first no: every call that begins a second after the end was answered gets one."""
+    """End access, and return the first refusal; a call that begins over a second after the end must not be let in."""
     end()
     answered = time.monotonic()
     while True:

@@ -1,4 +1,4 @@
-"""The routes of the gate's identity map: what they answer, and what they say where they refuse."""
+"""The routes of the gate's identity map: their answers and their refusals."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ def new_one(door: Door, new: dict[str, Any]) -> dict[str, Any]:
 
 
 def listed(door: Door, who: str) -> list[dict[str, Any]]:
-    """Return the newest part of the map as somebody reads it."""
+    """Return the whole identity map as a person reads it."""
     found, cursor = list[dict[str, Any]](), dict[str, str]()
     while True:
         page = door.get(who, IDENTITIES, limit=200, **cursor).json()

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.far
 
 QUICK = SETTINGS.model_copy(update={"gate_compare_every": 1_000_000})
 BOUND = 2.0
-"""A gate that lost Postgres says no within so many seconds, and no answer takes longer."""
+"""Within so many seconds, a gate that lost Postgres refuses every call; no answer takes longer."""
 OUTAGE_SECONDS = 8.0
 """Longer than tokens and identities are remembered for."""
 ASKERS = 4
@@ -48,7 +48,7 @@ class TimedAnswer:
 
 
 class Askers:
-    """Clients that ask all the time, for what is open and for what is not."""
+    """Clients that ask all the time, about an open and a closed resource."""
 
     def __init__(self, gate: GateDoor) -> None:
         self._gate = gate
@@ -86,7 +86,7 @@ def opened_gate(urls: Urls, api: str) -> Iterator[GateDoor]:
 
 
 def outlived(gate: GateDoor, lose: Callable[[], object], come_back: Callable[[], object]) -> None:
-    """Lose Postgres while calls go on, and have it come back."""
+    """Lose Postgres while clients ask, bring it back, and check the answers."""
     askers = Askers(gate)
     try:
         time.sleep(1)
@@ -148,7 +148,7 @@ def test_a_stopped_or_killed_postgres_makes_the_gate_refuse_everyone() -> None:
 
 
 def _postgres_at(port: int | None) -> Callable[[], list[psutil.Process]]:
-    """Return what finds the server that listens there, with its children."""
+    """Return a function that finds the server on this port, with its children."""
     assert port
     open_ports = psutil.net_connections("tcp")
     listening = {one.laddr[1]: one.pid for one in open_ports if one.laddr and one.status == psutil.CONN_LISTEN}

@@ -1,4 +1,4 @@
-"""A catalogue by which a window for one mailbox opens the path of another: the customer is told of it."""
+"""A catalogue change by which a window for one mailbox opens another one's path: the customer's log records it."""
 
 from datetime import timedelta
 

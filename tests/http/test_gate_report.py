@@ -1,4 +1,4 @@
-"""A gate that only reports: what is let in though it would be refused, for whom, and what stays a no."""
+"""A gate in report mode: which calls it lets pass that it would refuse, for whom, and what it still refuses."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -77,7 +77,7 @@ class ReportingDoor:
 
 @pytest.fixture(scope="module")
 def gates(door: Door) -> Iterator[ReportingDoor]:
-    """A gate of which one service was never enforced, two were and are asked back, and one is allowed."""
+    """A gate with a service that never enforced, and three switched back to report, two of these with consent."""
     world = door.world
     for says in (ENFORCE, REPORT):
         switch(door, dict.fromkeys((ASKED, ALLOWED, TAKEN), says))
@@ -93,7 +93,7 @@ def gates(door: Door) -> Iterator[ReportingDoor]:
 
 
 def switch(door: Door, says: dict[str, str]) -> None:
-    """Let a process start with a catalogue that says this."""
+    """Record a catalogue's modes of gates, as a starting process does."""
     with door.db.transaction() as session:
         authentication.enter(session, GATE)
         enforcement.record(session, says)
@@ -210,7 +210,7 @@ def test_a_gate_in_report_mode_still_refuses_gateways_without_a_token_for_the_se
 
 @pytest.mark.far
 def test_the_gate_refuses_every_call_within_a_second_of_a_switch_to_enforce(gates: ReportingDoor, door: Door) -> None:
-    """Many call while the gate is switched; what begins within the second may go either way."""
+    """Many calls run during the switch; those that begin within the second may pass or be refused."""
     assert gates.ask(FRESH, "/boxes/1", ERIN).status == 200
 
     def call(_: int) -> tuple[float, int]:
@@ -246,7 +246,7 @@ def test_withdrawing_consent_makes_the_gate_enforce_within_a_second(gates: Repor
 
 
 def check(answer: GateAnswer, reason: GateReason, *, is_let_in: bool) -> None:
-    """Check an answer, and that one for a call that would be refused names no request."""
+    """Check an answer, and that the answer to a would-be refusal names no request."""
     said = {name: value for name, value in answer.headers.items() if name.startswith("lockbox-")}
     if is_let_in:
         assert (answer.status, said) == (200, {"lockbox-decision": "would-deny", "lockbox-reason": reason.value})

@@ -1,4 +1,4 @@
-"""The guard before a service, with the real API: who is let in, and that a revoke ends what is going on."""
+"""The guard in front of a service, with the real API: who is let in, and that a revoke ends running calls."""
 
 import time
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""What guards ask for single calls: whose call it is, and whether a window lets it in."""
+"""What guards ask about single calls: whose call it is, and whether a window lets it in."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -18,7 +18,7 @@ MAILBOX = f"mailbox:{ANNA}"
 
 @pytest.fixture(scope="module")
 def gate(door: Door) -> Iterator[GateDoor]:
-    """The gate of a world, each answer of which from memory is compared with Postgres."""
+    """The gate of a world; each of its answers from memory is compared with Postgres."""
     with gate_before(door.world, door.db) as opened:
         request = opened.world.submit(resources=[MAILBOX])
         opened.world.act("ann", Action.APPROVE, request.id)

@@ -1,4 +1,4 @@
-"""The change stream as guards read it: what it says, in which order, where it goes on, and what ends it."""
+"""The change stream as guards read it: what it says, in which order, where it resumes, and what ends it."""
 
 import threading
 import time
@@ -391,7 +391,7 @@ def test_a_guard_token_that_reconnects_rapidly_delays_no_other_token(gate: GateD
 
 
 def _come_back(gate: GateDoor, ended: threading.Event) -> tuple[int, int]:
-    """Open streams and go away once something came; return how many began and how many were refused."""
+    """Repeatedly open a stream and leave after its first byte; return how many began and how many were refused."""
     begun = refused = 0
     while not ended.is_set():
         stream = GuardReader(gate, reads=False)

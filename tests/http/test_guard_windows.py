@@ -1,4 +1,4 @@
-"""Guards and the real API while windows are open: nothing closes early, and an approved extension carries on."""
+"""Guards and the real API while windows are open: nothing closes early, and an approved extension continues calls."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -30,9 +30,9 @@ PATIENCE = 20.0
 WARNING = Policy(vendor_review=False, closing_warning=4)
 MAILBOX = f"mailbox:{ANNA}"
 TIME_TO_EXTEND = 15
-"""How long a window lasts that is extended meanwhile: on a busy machine, asking and approving takes seconds."""
+"""How long a window lasts that is to be extended: on a busy machine, asking and approving takes seconds."""
 CUT_SECONDS = 2.5
-"""By when a call has ended whose window is over, and whose next one never came."""
+"""Seconds within which a call ends whose window is over and whose next window never opens."""
 
 
 class GuardScene:
@@ -76,13 +76,13 @@ def scene(open_door: OpenDoor, tmp_path: Path) -> Iterator[GuardScene]:
 
 
 def sleep_until(at: datetime, seconds: float = 0.0) -> None:
-    """Sleep until so long after a time."""
+    """Sleep until so many seconds after a time."""
     time.sleep(max(0.0, at.timestamp() + seconds - time.time()))
 
 
 @contextmanager
 def told(gate: GateDoor) -> Iterator[list[tuple[float, str, dict[str, Any]]]]:
-    """Yield all that a stream tells of windows meanwhile, each with the time."""
+    """Yield a list, which in the end has all that a stream says about windows meanwhile, each with its time."""
     reader, found = GuardReader(gate), list[tuple[float, str, dict[str, Any]]]()
     try:
         yield found
@@ -95,7 +95,7 @@ def told(gate: GateDoor) -> Iterator[list[tuple[float, str, dict[str, Any]]]]:
 
 
 @pytest.mark.far
-def test_the_guard_does_not_end_access_before_the_deadline_after_a_closing_reminder(
+def test_after_a_closing_reminder_the_guard_does_not_end_access_before_the_deadline(
     scene: GuardScene, worker: Database
 ) -> None:
     with (

@@ -1,4 +1,4 @@
-"""Idempotency keys over HTTP: the same submit sent twice is submitted once."""
+"""Idempotency keys over HTTP: the same submission sent twice is submitted once."""
 
 from typing import Any
 

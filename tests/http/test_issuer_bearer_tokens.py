@@ -16,7 +16,7 @@ scene = issuer_scene.scene
 
 
 def bearer(scene: IssuerScene, issuer: LocalIssuer, subject: str, **claims: Any) -> dict[str, str]:
-    """Return the header of somebody who shows a token of an issuer."""
+    """Return the header for a call with a token of an issuer."""
     issuer.subject = subject
     return {"authorization": f"Bearer {issuer.token(**{'iat': scene.at, 'exp': scene.at + 300} | claims)}"}
 

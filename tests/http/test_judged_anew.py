@@ -1,4 +1,4 @@
-"""A call whose policy becomes another one between its judgement and its commit is judged by that, and answered so."""
+"""If the policy changes between a call's evaluation and its commit, the call is evaluated again by the new policy."""
 
 from collections.abc import Callable
 from typing import Any
@@ -30,7 +30,7 @@ Between = Callable[..., None]
 
 @pytest.fixture
 def between(monkeypatch: pytest.MonkeyPatch) -> Between:
-    """Have these happen, one after each judgement of a move, before anything of it is written."""
+    """Return a function that makes these happen, one after each evaluation of a move, before anything is written."""
 
     def arranged(*happens: Callable[[], object]) -> None:
         left = list(happens)

@@ -1,4 +1,4 @@
-"""Live pages over a real server: what is told, to whom, from where on, for how long, and how many listen."""
+"""Live pages over a real server: which news goes to whom, since when, for how long, and to how many listeners."""
 
 import asyncio
 import os
@@ -47,7 +47,7 @@ IN_TRANSACTION = (
 
 @pytest.fixture(scope="module")
 def stage(open_portal: OpenPortal) -> Iterator[Live]:
-    """A world's pages on a real server that looks after everybody five times a second."""
+    """A world's pages on a real server that checks its live streams five times a second."""
     with serving(open_portal(settings=SETTINGS), own_port(), beat=0.2, pause=PAUSE) as live:
         yield live
 

@@ -1,4 +1,4 @@
-"""An open page in a real browser: it brings itself up to date, keeps what somebody writes, and says who decided."""
+"""An open page in a real browser: it updates itself, keeps what people type, and says who decided."""
 
 from collections.abc import Iterator
 from uuid import UUID

@@ -1,4 +1,4 @@
-"""Open lists in a real browser: what is new comes, what is over goes with a word, and what is typed stays."""
+"""Open lists in a real browser: new items appear, ended items leave with a message, and typed text stays."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -58,13 +58,13 @@ def live(open_portal: OpenPortal) -> Iterator[Live]:
 
 @pytest.fixture
 def place(live: Live, desk: BrowserDesk, open_portal: OpenPortal) -> LiveWorld:
-    """A world without review in which nobody is inside."""
+    """A world without review and without open windows."""
     return LiveWorld(open_portal(BY_MAIL, live.portal.settings), desk)
 
 
 @pytest.fixture
 def reviewed(live: Live, desk: BrowserDesk, open_portal: OpenPortal) -> LiveWorld:
-    """A world whose requests the vendor reviews, sooner than those of others."""
+    """A world whose requests have a short review window, so that they come before those of other worlds."""
     return LiveWorld(open_portal(REVIEWED, live.portal.settings), desk)
 
 

@@ -1,4 +1,4 @@
-"""A page that is got again while somebody acts: what it tells of is what its forms know of."""
+"""A page loaded while another person decides shows no move newer than the version in its forms."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ def test_a_page_shows_no_move_newer_than_the_version_in_its_forms(
         if query == compiled(EVENTS) and not acted:
             acted.append(query)
             with cursor.connection.pipeline():
-                """Its end waits until what was sent before has run."""
+                """The end of the pipeline waits until all earlier statements have run."""
             portal.world.act("amir", Action.APPROVE, request.id)
         return execute(cursor, query, *values, **more)
 

@@ -1,4 +1,4 @@
-"""One human with two accounts is not stopped; whoever decides as the second person is warned of equal names."""
+"""One human with two accounts is not stopped, but the second person to decide is warned of equal names."""
 
 import json
 

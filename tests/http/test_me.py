@@ -1,4 +1,4 @@
-"""What the API tells callers of themselves."""
+"""What the API tells callers about themselves."""
 
 from datetime import UTC, datetime, timedelta
 

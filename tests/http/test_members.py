@@ -1,4 +1,4 @@
-"""Members and invitations over HTTP: what an admin may do, and what a bad call is told."""
+"""Members and invitations over HTTP: what an admin may do, and how invalid calls are answered."""
 
 from typing import Any
 from uuid import UUID

@@ -1,4 +1,4 @@
-"""Paths and methods that the API does not know, and HEAD, which it knows wherever it is read."""
+"""Paths and methods that the API does not know, and HEAD, which it answers wherever GET only reads."""
 
 from uuid import UUID
 

@@ -1,4 +1,4 @@
-"""Who may read the figures: this machine, or whoever has the token for them."""
+"""Who may read the metrics: callers on this machine, or with the metrics token."""
 
 from collections.abc import Callable
 
@@ -16,7 +16,7 @@ Ask = Callable[..., httpx.Response]
 
 @pytest.fixture
 def ask(door: Door) -> Ask:
-    """Ask for the metrics from an address, of an API that has a token for them or none."""
+    """Return a function that reads the metrics from an address, of an API with or without a token for them."""
 
     def _ask(
         client: str, *, token: str | None = None, host: str = "127.0.0.1:8000", **headers: str

@@ -104,7 +104,7 @@ def cells(action: str, row: str) -> dict[str, str]:
 
 
 def bring_to(door: Door, worker: Database, start: str) -> str:
-    """File a request, bring it to a state, and return its id."""
+    """Submit a request, bring it to a state, and return its id."""
     state, _, in_review = start.partition(" ")
     request_id = door.world.submit().id
     if state != "reviewing" and not in_review:
@@ -155,7 +155,7 @@ def test_moves_in_the_lifecycle_table_succeed_and_all_other_moves_are_refused(
 
 
 def _refused_to_all_but_who_may(door: Door, request_id: str, action: str, start: str) -> None:
-    """Let everybody else try it, on a request that a refusal leaves as it is."""
+    """Check that each person without the right to an action is refused, on a request that this does not change."""
     expected = cells(action, ROW_OF[start])
     refused = [who for who, cell in expected.items() if cell != "yes"]
     answers = door.together(*(door.coming(who, "POST", f"/v1/requests/{request_id}/{action}") for who in refused))

@@ -1,4 +1,4 @@
-"""Narrower windows over HTTP: what is taken, what is let in, what reads as asked and what as granted."""
+"""Narrower windows over HTTP: what is accepted, what is let in, and what is shown as requested and as granted."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Access around Lockbox over HTTP: declared once whatever is repeated, and read by the customer."""
+"""Outside access over HTTP: a repeated declaration is stored once, and the customer can read it."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any

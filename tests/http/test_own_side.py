@@ -1,4 +1,4 @@
-"""What is a tenant's own: not there for strangers, and left alone by the vendor's operators, route by route."""
+"""A tenant's own data, route by route: not found for strangers, and not changed by the vendor's operators."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The playground: anybody at a click, on the machine itself alone, and never in production."""
+"""The playground: any demo user at a click, only on the machine itself, and never in production."""
 
 import itertools
 from dataclasses import replace
@@ -25,7 +25,7 @@ def playing(open_portal: OpenPortal, tmp_path_factory: pytest.TempPathFactory) -
 
 
 def be(browser: Browser, who: str, path: str = "") -> "str":
-    """Switch to somebody and return where that leads."""
+    """Switch to a demo user, and return where that leads."""
     answer = browser.send("/play", {"who": who, "next": path})
     assert answer.status_code == 303, answer.text
     return answer.headers["location"]

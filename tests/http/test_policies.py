@@ -12,7 +12,7 @@ BODY = WITHOUT_REVIEW.model_dump(mode="json")
 
 
 def put(door: Door, who: str = "tara", seen: str | None = None, **changes: Any) -> Any:
-    """Replace the policy by the usual one with changes, whichever is in force where no version is given."""
+    """Replace the policy by the usual one with changes; without `seen`, replace whichever version is in force."""
     headers = {"if-match": seen or "*"}
     return door.call(who, "PUT", door.path("/policy"), json=BODY | changes, headers=headers)
 

@@ -1,4 +1,4 @@
-"""Whatever a browser sends to the pages, the answer is a page, never a fault of ours, and nobody is let in."""
+"""Whatever a browser sends to the pages, the answer is a page, never an internal error, and no one is let in."""
 
 from typing import Any
 from urllib.parse import quote

@@ -41,7 +41,7 @@ class SignedExport:
 
 @pytest.fixture(scope="module")
 def signed(open_portal: OpenPortal, worker: Database) -> SignedExport:
-    """What a tenant has whose approver has signed with a passkey."""
+    """The export and keys of a tenant whose approver has signed with a passkey."""
     portal = open_portal(DEMANDED)
     authenticator, request = enrol(portal.world, "ann"), portal.world.submit()
     browser = portal.by_passkey("ann")

@@ -26,12 +26,12 @@ from tests.logs import public, sealed
 
 @pytest.fixture(scope="module")
 def audit_log(open_portal: OpenPortal, worker: Database) -> Portal:
-    """A tenant whose audit log has an approved request, a denied one and one that nobody sealed yet."""
+    """A tenant whose audit log has an approved request, a denied one and one that is not sealed yet."""
     return told(open_portal(), worker)
 
 
 def told(portal: Portal, worker: Database) -> Portal:
-    """Let something happen, and seal all but what came last."""
+    """Submit and decide requests, and seal all events but the last."""
     world = portal.world
     opened = world.submit(justification="The mailbox <b>of</b> Anna").id
     world.act("ann", Action.APPROVE, opened, comment="Be QUICK")
@@ -43,7 +43,7 @@ def told(portal: Portal, worker: Database) -> Portal:
 
 
 def deeds(page: PortalPage) -> list[str]:
-    """Return what a page says that was done, the newest first, but for sign-ins and readings of the audit log."""
+    """Return the actions that a page lists, newest first, without sign-ins and reads of the audit log."""
     found = re.findall(r"<p><b>([^<]*)</b>(?: <span class=\"quiet\">\(([^<]*)\)</span>)? ([^<]*)<br>", page.text)
     return [
         f"{html.unescape(who)}: {deed}" for who, _, deed in found if not re.search("this audit log|signed in", deed)
@@ -51,7 +51,7 @@ def deeds(page: PortalPage) -> list[str]:
 
 
 def readings(portal: Portal) -> int:
-    """Count what the audit log says of being read and exported."""
+    """Count the audit log's events about its own reads and exports."""
     (found,) = portal.sql(
         "SELECT count(*) FROM events WHERE tenant_id = :t AND action LIKE 'audit_log_%'", t=portal.world.tenant.id
     )

@@ -11,7 +11,7 @@ LOOK = '<a class="brand" href="/">{logo}Fabrikam &amp; Sons <span class="product
 
 
 def branded(open_portal: OpenPortal, folder: Path) -> Portal:
-    """Return a portal of a vendor with a look of its own."""
+    """Return a portal of a vendor with its own brand."""
     (folder / "logo.svg").write_bytes(PICTURE)
     look = {"vendor_name": "Fabrikam & Sons", "vendor_colour": "#7a1fa2", "vendor_logo": folder / "logo.svg"}
     return open_portal(settings=SETTINGS.model_copy(update=look))

@@ -1,4 +1,4 @@
-"""The page that answers a decision is the one that a reader would get then, and sending it again decides nothing."""
+"""The answer to a decision is the page that a reader would then get, and sending the form again decides nothing."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -35,7 +35,7 @@ def portal(shared: Portal) -> Portal:
 
 
 def still(html: str) -> list[str]:
-    """Return the lines of a page without what follows the clock."""
+    """Return the lines of a page without the parts that change with the clock."""
     for runs in RUNS:
         html = re.sub(runs, "", html)
     return html.splitlines()
@@ -100,7 +100,7 @@ def test_a_decision_sent_twice_is_shown_and_not_repeated(portal: Portal, who: st
     assert portal.count() == written
 
 
-def test_a_decision_of_another_person_in_the_meantime_is_not_shown_as_the_readers_own(portal: Portal) -> None:
+def test_a_decision_that_another_person_made_meanwhile_is_not_shown_as_the_readers_decision(portal: Portal) -> None:
     request = portal.world.fresh()
     browser, page = opened(portal, "ann", f"/requests/{request.id}")
     portal.world.act("amir", Action.DENY, request.id, comment="No")

@@ -1,4 +1,4 @@
-"""Deciding on the page of a request: narrower answers, reasons for a no, and what an approver sees at a glance."""
+"""Decisions on a request's page: narrowed approvals, reasons for denials, and what an approver sees at a glance."""
 
 from dataclasses import replace
 from typing import Any
@@ -23,7 +23,7 @@ def portal(shared: Portal) -> Portal:
 
 
 def send(browser: Browser, page: PortalPage, action: str, **changes: Any) -> PortalPage:
-    """Send a form with these changes; what is changed to None is left out, as boxes are that are not ticked."""
+    """Send a form with these changes; a field changed to None is left out, like a box that is not ticked."""
     form = page.form(action)
     fields = {name: value for name, value in (form.filled | changes).items() if value is not None}
     return browser.post(form.action, fields)

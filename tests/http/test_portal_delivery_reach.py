@@ -1,4 +1,4 @@
-"""The page of a request says who could not be reached, and lets whoever asked ask again."""
+"""The page of a request says who could not be reached, and lets the requester resubmit."""
 
 from uuid import UUID
 

@@ -1,9 +1,8 @@
 """What pages answer to forms, by one table: dialogues with the portal, each in a world of its own.
 
-A line is who opens which page, `+` for the one that they have before them, perhaps a form on it with what is written
-into it, and then what comes of that: `> a | ~b` shows the one and not the other, and `! 422 a` is refused with that
-status. `@/path` is where one lands, `&name=value` what still stands in a field, `+/path` a form that is offered, and
-`-/path` one that is not.
+A line says who opens which page (`+` is their current page), perhaps a form on it with its input, and then the
+result: `> a | ~b` shows a and not b, and `! 422 a` is refused with that status. `@/path` is the page that follows,
+`&name=value` what a field still holds, `+/path` a form that is offered, and `-/path` one that is not.
 """
 
 import json
@@ -153,7 +152,7 @@ def named(portal: Portal, dialogue: str) -> dict[str, Any]:
 
 
 def lines(dialogue: str) -> Iterator[tuple[str, int, list[str]]]:
-    """Yield of each line the words, the status, and what the page shows."""
+    """Yield for each line the words, the status, and what the page shows."""
     for line in dialogue.strip().splitlines():
         words, sign, rest = (*line.strip().partition(" > "),) if " > " in line else (*line.strip().partition(" ! "),)
         status = 200 if sign == " > " else int(rest[:3])

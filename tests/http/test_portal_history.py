@@ -43,7 +43,7 @@ def table(page: PortalPage) -> list[dict[str, str]]:
 
 
 def put_many(portal: Portal, request_id: object, count: int) -> None:
-    """Put that many withdrawn requests beside one, behind the back of every trigger."""
+    """Insert that many cancelled requests beside one, past every trigger."""
     with portal.root.connect() as connection:
         connection.exec_driver_sql("SET session_replication_role = replica")
         connection.execute(text(MANY), {"count": count, "id": request_id})
@@ -231,7 +231,7 @@ def test_an_empty_history_says_what_will_appear(open_portal: OpenPortal) -> None
 
 @pytest.fixture
 def uncounted(portal: Portal) -> Iterator[None]:
-    """Nobody has taken anything yet, and for the tests after this one nobody has again."""
+    """Forget all counted downloads, before the test and after it."""
     portal.sql("DELETE FROM sign_in_counts")
     yield
     portal.sql("DELETE FROM sign_in_counts")

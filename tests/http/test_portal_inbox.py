@@ -1,4 +1,4 @@
-"""What is at hand: the page of what waits for somebody's answer, and that of who is inside now."""
+"""The inbox, with requests that wait for an answer, and the list of open windows."""
 
 from dataclasses import replace
 from typing import Any
@@ -25,13 +25,13 @@ def portal(shared: Portal) -> Portal:
 
 
 def listed(page: PortalPage) -> list[str]:
-    """Return the ids of the requests on a page, in its order and each once."""
+    """Return the ids of the requests on a page, in its order, each once."""
     links = (link for link in page.read.links if link.startswith("/requests/"))
     return list(dict.fromkeys(link.removeprefix("/requests/") for link in links))
 
 
 def pages(browser: Browser, path: str) -> list[PortalPage]:
-    """Return a list's first page and those that follow it; the vendor's people see what is open at every tenant."""
+    """Return all pages of a list; the vendor's people see the open windows of every tenant."""
     found = [browser.get(path)]
     while following := [link for link in found[-1].read.links if link.startswith(f"{path}?after=")]:
         found.append(browser.get(following[0]))

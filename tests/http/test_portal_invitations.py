@@ -1,4 +1,4 @@
-"""Invitations: whoever has the mailed code takes the place, is signed in, and can add a way to sign in."""
+"""Invitations: the person with the mailed code accepts, is signed in, and can add a way to sign in."""
 
 import json
 import re
@@ -23,7 +23,7 @@ REFUSED = "This invitation or its code is not valid"
 
 @dataclass
 class Newcomer:
-    """Somebody new, with the mail, and the address of the page and the code in it."""
+    """An invited person, with the mail, and the path and the code in it."""
 
     portal: Portal
     address: str
@@ -56,7 +56,7 @@ def sign(browser: Browser, page: PortalPage, authenticator: Authenticator) -> Po
 
 
 def some_key() -> bytes:
-    """Return the public key of an authenticator that nobody has any more."""
+    """Return the public key of a lost authenticator."""
     authenticator = Authenticator()
     authenticator.create({"rp": {"id": PARTY.domain}, "user": {"id": "AA"}, "challenge": "AA"})
     return cose_bytes(authenticator)
@@ -192,7 +192,7 @@ def test_a_person_who_lost_their_passkey_can_add_another_if_their_tenant_invites
 def test_a_new_invitation_by_another_tenant_does_not_replace_a_lost_passkey(
     portal: Portal, open_portal: OpenPortal
 ) -> None:
-    """Whoever reads a mailbox and has a tenant of their own must not become the person whose mailbox it is."""
+    """An attacker who reads a mailbox and owns a tenant must not become the mailbox's owner."""
     zoe = portal.world.add("zoe", Role.APPROVER, open_portal().world.tenant.id)
     portal.sql(LOST, key=some_key(), p=zoe.person_id)
     browser = portal.browser()

@@ -1,4 +1,4 @@
-"""Asking from a page: a form that loses nothing, a look at whom it would reach, and one request."""
+"""The request form: it loses no input, previews who would be asked, and submits one request."""
 
 import re
 from typing import Any
@@ -32,7 +32,7 @@ def written(portal: Portal, **changes: str) -> dict[str, str]:
 
 
 def previewed(browser: Browser, portal: Portal, **changes: str) -> PortalPage:
-    """Fill in the form and look at what it would meet."""
+    """Fill in the form and open its preview."""
     return browser.submit(browser.get("/ask"), "/ask/preview", **written(portal, **changes))
 
 

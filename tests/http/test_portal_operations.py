@@ -1,4 +1,4 @@
-"""The operators' page: the figures of the status, charts with the same numbers in a table, and nobody's content."""
+"""The operators' page: the figures of the status, charts with the same numbers in a table, and no contents."""
 
 import re
 from collections.abc import Iterator
@@ -225,20 +225,20 @@ def test_only_operators_see_failing_webhooks(portal: Portal) -> None:
 
 
 def calm_down(portal: Portal) -> None:
-    """Let nothing of other tests, which share the database, wait, be dead or fail."""
+    """Settle all waiting, dead and failing deliveries of other tests, which share the database."""
     write(unbound(portal.db), OVER)
     write(unbound(portal.db), "UPDATE endpoints SET failing_since = NULL WHERE removed_at IS NULL")
 
 
 def age(portal: Portal, request_id: UUID, channel: str) -> None:
-    """Let the notifications of a request by one channel have waited for ten minutes."""
+    """Make the notifications of a request by one channel ten minutes old."""
     fan_out_all(as_sender(portal.db))
     write(unbound(portal.db), "DELETE FROM deliveries")
     write(unbound(portal.db), AGED, request_id=request_id, channel=channel)
 
 
 def unbound_db(portal: Portal) -> Database:
-    """Return the house as a worker sees it, near enough."""
+    """Return the database nearly as a worker sees it."""
     return Database(unbound(portal.db), portal.db.schedule)
 
 
@@ -268,7 +268,7 @@ def test_gate_answers_are_listed_by_gateway_service_and_reason(portal: Portal) -
 
 
 def records(portal: Portal, says: dict[str, str]) -> None:
-    """Let a process start with a catalogue that says this."""
+    """Record a catalogue's modes of gates, as a starting process does."""
     with portal.db.transaction() as session:
         authentication.enter(session, GATE)
         enforcement.record(session, says)

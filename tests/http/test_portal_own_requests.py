@@ -1,4 +1,4 @@
-"""One's own requests on a page: open ones first, who has yet to answer, who was not told, and how to end them."""
+"""Own requests on a page: open ones first, who has yet to answer, who was not reached, and how to end a request."""
 
 import re
 from typing import Any
@@ -31,7 +31,7 @@ def order(page: PortalPage) -> list[str]:
 
 
 def fail(portal: Portal, request_id: UUID, *names: str) -> None:
-    """Let no notification of a request have reached these people."""
+    """Mark the notifications of a request to these people as not delivered."""
     portal.sql(DEAD, r=request_id, p=[str(portal.world.people[name].person_id) for name in names])
 
 

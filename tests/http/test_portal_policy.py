@@ -1,4 +1,4 @@
-"""Writing a policy by forms: common terms, groups and tiers, consent for a time; and what each would mean first."""
+"""Policies by forms: common terms, groups and tiers, and consent for a time; each form first shows its effect."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -24,7 +24,7 @@ def held(portal: Portal) -> Policy:
 
 
 def terms(portal: Portal, browser: Browser, **changes: Any) -> PortalPage:
-    """Fill in the form of the common terms as it is, with changes, and ask what that would change."""
+    """Preview the form of the common terms with these changes."""
     fields: dict[str, str | list[str]] = dict(browser.get(portal.here("/policy")).form("/policy/terms").fields)
     fields |= {"switched": SWITCHED, "reasons": [str(one) for one in Reason]} | changes
     return browser.post(portal.here("/policy/terms"), fields)

@@ -1,4 +1,4 @@
-"""What people read who come where there is nothing, or where something is not theirs: who they are, and a way on."""
+"""Error pages for unknown and for forbidden addresses: they name the signed-in person, and link to a next page."""
 
 import asyncio
 
@@ -12,16 +12,16 @@ from tests.http.playground_world import here, playground
 from tests.http.portal import HOME, OpenPortal, Portal, PortalPage
 
 BELOW = {"/account#mails", "/docs"}
-"""The links that stand below all pages."""
+"""The links at the bottom of every page."""
 
 
 def names(page: PortalPage, who: str) -> bool:
-    """Whether a page says that somebody is signed in, and can be left by signing out."""
+    """Return whether a page names the signed-in person and offers to sign out."""
     return f"{who} " in page.words and "/account" in page.read.links and "/sign-out" in page.text
 
 
 def way_on(page: PortalPage) -> str:
-    """The last link of the page, above those that stand below all."""
+    """Return the last link of the page, above those at the bottom of every page."""
     return [path for path in page.read.links if path not in BELOW][-1]
 
 

@@ -1,4 +1,4 @@
-"""The page of proposed admins: the mail leads there, one form objects, and nobody else can."""
+"""The page of proposed admins: the mail links to it, and only people with the right can object by its form."""
 
 import re
 

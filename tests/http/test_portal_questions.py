@@ -1,4 +1,4 @@
-"""Questions on a request's page: forms for whoever may ask or answer, nothing lost, and every word only a word."""
+"""Questions on a request's page: hidden from the customer during a review, and a clock that they pause."""
 
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy

@@ -1,4 +1,4 @@
-"""The page of a request: read it, decide about it, and hear in a sentence why something was refused."""
+"""The page of a request: what it shows, decisions on it, and a sentence for each refusal."""
 
 import re
 from dataclasses import replace
@@ -47,7 +47,7 @@ def easy(lenient: Portal) -> Portal:
 
 
 def offered(page: PortalPage) -> set[str]:
-    """Return what a page lets one do to a request."""
+    """Return the actions on a request that a page offers."""
     actions = (re.fullmatch(r"/requests/[0-9a-f-]{36}/(\w+)", form.action) for form in page.read.forms)
     return {found[1] for found in actions if found} - {"look", "questions"}
 
@@ -153,7 +153,7 @@ def test_a_partly_met_quorum_is_shown_and_people_who_voted_are_not_asked_again(o
     assert (again.status, "It counts once" in again.words) == (409, True)
 
 
-def test_a_delegate_is_offered_the_principals_actions_and_decides_in_their_own_name(
+def test_a_delegate_is_offered_the_principals_actions_and_decides_under_the_delegates_name(
     open_portal: OpenPortal,
 ) -> None:
     portal = open_portal(BY_MAIL)

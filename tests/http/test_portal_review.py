@@ -1,4 +1,4 @@
-"""The review queue on a page: soonest first, who, what and why; what a manager may not endorse is shown as such."""
+"""The review queue on a page: nearest deadline first, with who, what and why; requests not to endorse are marked."""
 
 import re
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ ROLE = "INSERT INTO memberships (id, person_id, tenant_id, role) VALUES (uuidv7(
 
 @contextmanager
 def alone(template: ServerAddresses, runner: LoopThread) -> Iterator[OpenPortal]:
-    """Make worlds in a database of their own: the vendor's queue holds what was asked of any tenant."""
+    """Make worlds in a database of their own: the vendor's queue holds the requests to all tenants."""
     with fresh_database(template, flushes=False) as urls:
         db, root = db_at(urls), root_at(urls)
         yield lambda policy: Portal(World.make(db, policy), db, db, root, runner)
@@ -36,7 +36,7 @@ def alone(template: ServerAddresses, runner: LoopThread) -> Iterator[OpenPortal]
 
 @pytest.fixture(scope="module")
 def open_alone(template: ServerAddresses, runner: LoopThread) -> Iterator[OpenPortal]:
-    """What makes worlds in a database of this file's own."""
+    """A function that makes worlds in a database of this file's own."""
     with alone(template, runner) as opened:
         yield opened
 
@@ -52,7 +52,7 @@ def order(page: PortalPage) -> list[str]:
 
 
 def forms(page: PortalPage, request_id: Any) -> set[str]:
-    """Return what can be done on the page about a request."""
+    """Return the actions on a request that the page offers."""
     prefix = f"/review/{request_id}/"
     return {form.action.removeprefix(prefix) for form in page.read.forms if form.action.startswith(prefix)}
 

@@ -1,4 +1,4 @@
-"""Every page has an entry here: what nobody gets, and what each role does. A new page without one fails."""
+"""Every page has an entry here: what each role gets, and an anonymous reader. A new page without one fails."""
 
 import json
 from typing import Any
@@ -248,7 +248,7 @@ def test_every_portal_route_has_an_entry_in_the_role_matrix_and_none_in_the_api_
 
 @pytest.fixture(scope="module")
 def browsers(everybody: Stage) -> dict[str, Browser]:
-    """A browser for each, which looks at pages and is refused what it sends."""
+    """A browser for each person, to look at pages and to send forms that are refused."""
     return {who: _signed_in(everybody, who) for who in (NOBODY, *WHO)}
 
 
@@ -323,7 +323,7 @@ def _expected(route: str) -> dict[str, str]:
 
 
 def _signed_in(stage: Stage, who: str) -> Browser:
-    """Open a browser in which somebody has just signed in by the strongest means: nothing is refused for less."""
+    """Open a browser in which a person has just signed in by the strongest means, so that this causes no refusal."""
     browser = stage.portal.browser()
     if who != NOBODY:
         browser.enter(who, AuthMethod.PASSKEY)
@@ -366,7 +366,7 @@ def _more(before: Any, after: Any) -> dict[str, int]:
 
 
 def _come_back(stage: Stage, who: str) -> None:
-    """Let somebody who has left the tenant be what they were."""
+    """Give a person who has left the tenant their role again."""
     world = stage.portal.world
     role = {"tara": Role.TENANT_ADMIN, "ann": Role.APPROVER, "aude": Role.AUDITOR}.get(who)
     if role:

@@ -1,4 +1,4 @@
-"""A bad day: lists group what one engineer asks about one case, and many are denied or cancelled at once."""
+"""Many requests: lists group what one engineer asks about one case, and many can be denied or cancelled at once."""
 
 from collections import Counter
 from dataclasses import replace
@@ -16,12 +16,12 @@ from tests.http.portal import Browser, OpenPortal, Portal, PortalPage
 
 
 def offered(page: PortalPage, path: str) -> list[str]:
-    """Return the values of all boxes of the form that goes there."""
+    """Return the values of all boxes of the form with this path."""
     return boxes(page, path)[0]
 
 
 def boxes(page: PortalPage, path: str) -> tuple[list[str], list[str]]:
-    """Return the values of all boxes of the form that goes there, and of those that are ticked."""
+    """Return the values of all boxes of the form with this path, and of the ticked ones."""
     ticked = page.form(path).ticked.get("chosen", [])
     found = [part.split('value="')[1].split('"')[0] for part in page.text.split('<input type="checkbox"')[1:]]
     return found, ticked

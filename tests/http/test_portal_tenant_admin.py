@@ -1,4 +1,4 @@
-"""Governing a tenant beside its policy: members, delegates, webhooks, who is copied, its name, shutting it."""
+"""Administering a tenant apart from its policy: members, delegates, webhooks and the emergency stop."""
 
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -36,7 +36,7 @@ FORMS = {
 
 
 def with_csrf(browser: Browser, fields: dict[str, str]) -> dict[str, str]:
-    """Return the fields of a form of this browser's session."""
+    """Return the fields with the form token of this browser's session."""
     return fields | {"csrf": browser.get("/account").form("/sign-out").fields["csrf"]}
 
 
@@ -46,7 +46,7 @@ def hook(portal: Portal) -> UUID:
 
 
 def eligible(portal: Portal, name: str = "aude") -> str:
-    """Let somebody be named as delegate and return their id."""
+    """Make a person eligible as a delegate, and return their id."""
     does(portal.world, "tara", members.set_eligible, id_of(portal.world, name), eligible=True)
     return str(id_of(portal.world, name))
 
@@ -56,7 +56,7 @@ def standing_in(portal: Portal) -> list[tuple[str, str]]:
 
 
 def tried(portal: Portal, one: UUID) -> tuple[str, str]:
-    """Let a call of a webhook be made that arrived, and return the ids of the try and of its notification."""
+    """Record a delivered call of a webhook; return the ids of the attempt and of its notification."""
     with portal.db.transaction() as session:
         caller = portal.world.people["tara"]
         notification = delivery_log.try_out(session, caller, Origin("api"), one)
@@ -199,7 +199,7 @@ def test_an_invalid_webhook_is_reported_and_stays_in_the_form(
     assert reads(portal.world, "tara", webhooks.listed) == []
 
 
-def test_the_delivery_log_shows_the_outcome_of_each_call_and_repeats_ended_calls(portal: Portal) -> None:
+def test_the_delivery_log_shows_the_outcome_of_each_call_and_offers_to_repeat_ended_calls(portal: Portal) -> None:
     one, browser = hook(portal), portal.by_passkey("tara")
     delivery, notification = tried(portal, one)
     page = browser.get(portal.here(f"/endpoints/{one}"))

@@ -1,4 +1,4 @@
-"""The pages of a tenant: its admins govern from them, others read, and nothing is lost where something is refused."""
+"""The pages of a tenant: admins change its settings there, others read, and a refused form loses no input."""
 
 import json
 import re
@@ -40,7 +40,7 @@ def written(portal: Portal, **changes: Any) -> str:
 
 
 def shown_to_change(portal: Portal, browser: Browser, text: str) -> PortalPage:
-    """Write a policy into the page, and ask what it would change."""
+    """Write a policy into the page, and preview its changes."""
     return browser.submit(browser.get(portal.here("/policy")), "/policy", text=text)
 
 

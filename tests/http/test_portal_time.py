@@ -1,4 +1,4 @@
-"""Times on pages: in the reader's time zone, which is named once, and that of the browser at the first sign-in."""
+"""Times on pages: in the reader's time zone, which is named once, and is the browser's at the first sign-in."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Making one's own token on the account's page: shown once, good for the API, worthless once it is revoked."""
+"""A person makes a token on the account page: shown once, good for the API, worthless once it is revoked."""
 
 import re
 

@@ -214,7 +214,7 @@ def test_verifying_an_export_stops_after_enough_errors(audit_log: Portal) -> Non
 
 
 def test_values_left_out_of_an_export_do_not_stop_its_verification(audit_log: Portal) -> None:
-    """What is unsure may be followed by what is forged, which must be found."""
+    """Forged events may follow unverifiable ones, and must be found."""
     file = audit_log.by_mail("aude").call("GET", "/audit-log/export").content.replace(b"deny", b"nope")
 
     found = verify(file.splitlines(keepends=True), [public(), keyring.ephemeral().public], most=0)

@@ -1,4 +1,4 @@
-"""How far the votes have come, as the decision page says it: the way in which the next vote is judged."""
+"""The vote count on pages: votes are counted as they are for the next decision."""
 
 import html
 
@@ -9,7 +9,7 @@ from tests.policy_setup import group, lay_down, stand_in
 
 
 def seen(portal: Portal, who: str, request_id: object) -> PortalPage:
-    """Open the page of a request as somebody who has signed in."""
+    """Open the page of a request as a signed-in person."""
     browser = portal.by_passkey(who)
     return browser.get(f"/requests/{request_id}")
 
@@ -46,7 +46,7 @@ def test_a_former_approvers_vote_is_not_counted(open_portal: OpenPortal) -> None
     assert "Approvals 0 of 2" in seen(portal, "amir", request.id).words
 
 
-def test_the_vote_count_shows_the_stricter_quorum_with_each_group(open_portal: OpenPortal) -> None:
+def test_the_vote_count_shows_the_stricter_quorum_and_the_count_of_each_group(open_portal: OpenPortal) -> None:
     portal = open_portal()
     request = portal.world.submit()
     before = seen(portal, "ann", request.id)
@@ -128,7 +128,7 @@ def test_vendor_lists_show_each_tenants_vote_count_and_no_vote_count_in_review(
     assert "In vendor review (" not in page
 
 
-def test_no_list_shows_only_the_general_vote_count_if_a_group_must_also_approve(open_portal: OpenPortal) -> None:
+def test_lists_omit_the_general_vote_count_if_a_group_must_also_approve(open_portal: OpenPortal) -> None:
     portal = open_portal()
     lay_down(portal.world, stages=[{"group": "legal"}], groups={"legal": group(portal.world, "abe")})
     request = portal.world.submit()

@@ -1,4 +1,4 @@
-"""What a browser without a cache is sent for its first page: little enough for a telephone with bad reception."""
+"""What a browser without a cache gets for its first page: little enough for a telephone with bad reception."""
 
 import gzip
 import re
@@ -13,7 +13,7 @@ PATHS = ("/requests", "/requests/{id}", "/waiting", "/account", "/sign-in")
 
 
 def _sent(browser: Browser, page: PortalPage) -> int:
-    """Count bytes of the page and of all that it names, as they are sent."""
+    """Count the bytes, as sent, of the page and of all files that it names."""
     parts = set(re.findall(r'(?:src|href)="(/static/[^"]+)"', page.text))
     assert {"/static/portal.js", "/static/portal.css"} <= parts
     total = len(gzip.compress(page.answer.content))

@@ -1,4 +1,4 @@
-"""A decision stands behind a sign-in on record, and a power behind the event that gave it: or it is an alarm."""
+"""Each decision needs a recorded sign-in, and each power the event that granted it: otherwise an alarm is raised."""
 
 import json
 from datetime import timedelta
@@ -53,7 +53,7 @@ VALUES (uuidv7(), 'https://idp.example', :subject, :who, :who, now())
 
 @pytest.fixture
 def nora(portal: Portal) -> Newcomer:
-    """Somebody who was invited as an auditor and an approver, and has no token of a try-out."""
+    """A person who was invited as an auditor and has no demo token."""
     return invite(portal, f"nora-{new_id().hex[-8:]}@contoso.example", "auditor")
 
 
@@ -266,7 +266,7 @@ def troubles(db: Database) -> list[str]:
 
 
 def mark_all(portal: Portal) -> None:
-    """Mark all that earlier tests have left behind, as it stands."""
+    """Give all rows that earlier tests have left behind valid MACs, as they are."""
     with portal.root.begin() as connection:
         connection.execute(text("SET LOCAL session_replication_role = replica"))
         of_people = ("memberships", "tokens", "sessions", "passkeys", "identities", "gate_identities")

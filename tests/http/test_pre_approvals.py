@@ -1,4 +1,4 @@
-"""Pre-approvals through the API, the portal and the command line, and what bad input is answered with."""
+"""Pre-approvals through the API, the portal and the command line, and the answers to bad input."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any

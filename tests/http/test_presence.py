@@ -1,4 +1,4 @@
-"""'I'm reviewing this': others on the same side see it for five minutes, and it blocks nobody."""
+"""'I'm reviewing this': others on the same side see it for five minutes, and it blocks no one."""
 
 from collections.abc import Iterator
 from dataclasses import replace

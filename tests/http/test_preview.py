@@ -40,7 +40,7 @@ def test_a_preview_of_a_request_names_policy_windows_and_people(fresh_door: Door
 
 
 def asked_later(found: dict[str, Any]) -> Counter[str]:
-    """Return the reviewers who are not asked first, of whatever worlds share this vendor."""
+    """Return the reviewers who are not asked first, of all worlds that share this vendor."""
     return Counter(found["reviewers"]) - Counter(found["reviewers_asked_first"])
 
 

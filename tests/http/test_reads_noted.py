@@ -1,4 +1,4 @@
-"""Who of the vendor has read a request is on record: once for each person, request and hour."""
+"""Reads of a request by the vendor's people are recorded: once for each person, request and hour."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ WHERE e.action = 'request_read' AND e.actor_id = ANY(:people) ORDER BY e.id
 
 
 def reads(door: Door) -> list[tuple[Any, ...]]:
-    """Return who has read which request, as whom, and in which tenant's log that is."""
+    """Return who read which request, in which role, and in which tenant's log that is."""
     people = [caller.person_id for caller in door.world.people.values()]
     return [(row.name, row.actor_role, row.tenant_id, row.request) for row in read(door.root, READS, people=people)]
 

@@ -14,7 +14,7 @@ SECTIONS = tuple(reference().sections)
 
 
 def get(*addresses: str) -> list[Response]:
-    """Return what somebody who is not signed in is shown; nothing is asked of the database."""
+    """Return the pages that an anonymous reader gets, without a query to the database."""
 
     async def fetch() -> list[Response]:
         transport = ASGITransport(app=APP)

@@ -1,4 +1,4 @@
-"""Refused decisions and sign-ins are noted over HTTP, in a transaction of their own, and the answer is as ever."""
+"""Refused decisions and sign-ins are recorded over HTTP, in a transaction of their own; the answer stays the same."""
 
 from datetime import timedelta
 from typing import Any

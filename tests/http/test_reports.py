@@ -30,7 +30,7 @@ def reported(door: Door, request_id: str, who: str = "aude") -> dict[str, Any]:
 
 
 def use(door: Door, request_id: str, method: str = "GET", count: int = 3, resource: str = "mailbox:anna") -> None:
-    """Let the system that the engineer works in have reported something."""
+    """Record activity, as reported by the system in which the engineer works."""
     gate = door.world.people["gate"]
     with setting(door.db).transaction() as session:
         at = now(session)

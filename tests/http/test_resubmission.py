@@ -1,4 +1,4 @@
-"""Asking again over HTTP: one call, an answer like any submission's, and a clear code where it is not for that."""
+"""Resubmission over HTTP: one call, answered like any submission, or refused with a clear code."""
 
 from uuid import uuid4
 

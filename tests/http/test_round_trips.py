@@ -1,4 +1,4 @@
-"""How often a call asks the database: each time costs more than what is asked, on both sides of the wire."""
+"""How often a call asks the database: a round trip costs more than its statements, on both sides of the wire."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from tests.http.door import Door
 
 @pytest.fixture
 def asked(fresh_door: Door, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """What the API has sent since each of the tokens was noted as used: a statement, or all those of a pipeline."""
+    """The statements and whole pipelines that the API has sent since it recorded a use of each token."""
     for who in ("erin", "ann", "gate"):
         fresh_door.get(who, "/v1/me")
     statements: list[str] = []
@@ -45,7 +45,7 @@ def test_frequent_calls_take_few_database_round_trips(fresh_door: Door, asked: l
 
 @pytest.mark.far
 def test_each_move_takes_three_database_round_trips(fresh_door: Door, asked: list[str]) -> None:
-    """Who asks and the lock; what it is judged by; what is written. What was denied is asked again past a manager."""
+    """One for caller and lock, one for facts, one for writes. A request for a denied resource goes to a manager."""
     again: dict[str, Any] = {"resources": ["mailbox:again@contoso.example"]}
     moves: list[tuple[str, str, Callable[[], str]]] = [
         ("ann", "deny", lambda: fresh_door.pending(**again)),

@@ -190,7 +190,7 @@ CHANGING = ("/v1/tenants", "/v1/vendor", "/v1/tokens/", "/v1/endpoints", "/v1/de
 
 
 class Anything(dict[str, object]):
-    """Whatever stands in a path: an id of nobody and nothing, which is a name of nobody too."""
+    """Values for any parameter of a path: an unknown id, which is an unknown name too."""
 
     def __missing__(self, key: str) -> str:
         return {"action": "deny"}.get(key, str(UUID(int=1)))
@@ -208,21 +208,21 @@ def everybody(open_door: OpenDoor, worker: Database) -> Door:
 
 @pytest.fixture(scope="module")
 def changing(open_door: OpenDoor) -> Door:
-    """Another such world, whose tenant and people are changed by what is called."""
+    """Another such world, whose tenant and people the calls change."""
     door = open_door()
     _others(door, open_door())
     return door
 
 
 def _others(door: Door, elsewhere: Door) -> None:
-    """Add Zoe, who is all that one can be at another tenant, and Dora, an auditor who is Ann's delegate."""
+    """Add Zoe, who has every role that another tenant can give, and Dora, an auditor who is Ann's delegate."""
     door.add_outsider(elsewhere)
     door.world.add("dora", Role.AUDITOR, door.world.tenant.id)
     stand_in(door.world, "dora", "ann")
 
 
 def _come_back(door: Door, who: str) -> None:
-    """Let somebody who has left the tenant be what they were."""
+    """Give a person who has left the tenant their role again."""
     role = Role.APPROVER if who == "ann" else Role.AUDITOR
     door.run_sql(BACK, p=door.world.people[who].person_id, t=door.world.tenant.id, r=role.value)
     if who in {"ann", "dora"}:
@@ -315,7 +315,7 @@ def _call(everybody: Door, door: Door, route: str) -> dict[str, Any]:
 
 
 def _called(door: Door, route: str, who: str, call: dict[str, Any]) -> str:
-    """Call a route as somebody; return the status."""
+    """Call a route as a person; return the status."""
     method, path = route.split()
     answer = door.call(who, method, **call)
     if path.endswith("/leave") and answer.status_code == 204:

@@ -1,4 +1,4 @@
-"""On whose behalf a move was made: delegates' principals, engineers of systems, and what was shown."""
+"""On whose behalf a move was made: principals of delegates, engineers of systems, and the names that are shown."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ WHERE request_id = :id
 
 
 def with_dora(world: World, *principals: str) -> Caller:
-    """Let Dora, who is no approver, stand in for some."""
+    """Make Dora, who is no approver, a delegate of these principals."""
     dora = world.add("dora", Role.AUDITOR, world.tenant.id)
     for principal in principals:
         stand_in(world, "dora", principal)
@@ -35,13 +35,13 @@ def with_dora(world: World, *principals: str) -> Caller:
 
 
 def named(world: World, *names: str) -> list[dict[str, str]]:
-    """Return people as the API names them, by their ids."""
+    """Return people as the API names them, ordered by id."""
     people = [{"id": str(world.people[name].person_id), "name": name.capitalize()} for name in names]
     return sorted(people, key=lambda person: person["id"])
 
 
 def last(door: Door, who: str, request_id: object) -> dict[str, Any]:
-    """Return the last event of a request as somebody reads it."""
+    """Return the last event of a request as a person reads it."""
     item: dict[str, Any] = door.get(who, f"/v1/requests/{request_id}/events").json()["items"][-1]
     return item
 
@@ -125,7 +125,7 @@ def test_an_old_event_without_stored_names_shows_names_the_reader_may_see(fresh_
 
 
 def shown(portal: Portal, who: str, request_id: object) -> str:
-    """Return what the page of a request says to somebody."""
+    """Return what the page of a request says to a person."""
     browser = Browser(portal)
     browser.enter(who)
     return browser.get(f"/requests/{request_id}").words

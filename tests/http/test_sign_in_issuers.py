@@ -1,4 +1,4 @@
-"""Signing in by an issuer: the round trip of this browser alone, and only people whom the issuer may speak for."""
+"""Signing in by an issuer: only in the browser that began, and only people for whom the issuer may speak."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Limits of signing in: by account and by address, counted in Postgres, told with Retry-After."""
+"""Limits of signing in: by account and by address, counted in Postgres, stated in Retry-After."""
 
 import asyncio
 from dataclasses import replace
@@ -19,13 +19,13 @@ def ask(browser: Browser, address: str) -> PortalPage:
 
 @pytest.fixture
 def strict(open_portal: OpenPortal) -> Portal:
-    """Pages that let three attempts an account and five an address through."""
+    """Pages that allow three attempts for each account and five for each address."""
     few = {"sign_ins_per_account": 3, "sign_ins_per_address": 5}
     return open_portal(settings=SETTINGS.model_copy(update=few))
 
 
 def rests(portal: Portal, seconds: int) -> None:
-    """Let attempts be so much older: Postgres counts them by its own clock."""
+    """Make the counted attempts so much older: Postgres counts by its own clock."""
     older = "UPDATE sign_in_counts SET since = since - make_interval(secs => :seconds) RETURNING since"
     assert portal.sql(older, seconds=seconds)
 

@@ -25,7 +25,7 @@ def options(page: PortalPage) -> dict[str, Any]:
 
 
 def asked_to_add(browser: Browser, name: str = "laptop", older: Authenticator | None = None) -> PortalPage:
-    """Go to the page that lets an authenticator make a passkey; an older one signs that, if it is given."""
+    """Open the page on which an authenticator makes a passkey; an older one, if given, signs the addition."""
     page = browser.submit(browser.get("/account"), "/account/passkeys/new", name=name)
     if VOUCH not in page.words:
         return page
@@ -54,7 +54,7 @@ def enrolled(portal: Portal) -> Authenticator:
 
 
 def refused(portal: Portal, authenticator: Authenticator, **lies: Any) -> bool:
-    """Whether what an authenticator answers signs nobody in, and is told so."""
+    """Return whether the page refuses an authenticator's answer, and no one is signed in."""
     browser = portal.browser()
     page = use(browser, authenticator, **lies)
     return browser.session is None and page.status == 401 and NOT_ACCEPTED in page.words
@@ -435,7 +435,7 @@ ANSWERS = st.fixed_dictionaries(
 
 @pytest.fixture(scope="module")
 def shared(open_portal: OpenPortal) -> tuple[Portal, Authenticator]:
-    """A world whose Ann has a passkey, for many tries."""
+    """A world in which Ann has a passkey, for many attempts."""
     portal = open_portal()
     authenticator, browser = Authenticator(), portal.browser()
     browser.sign_in("ann")

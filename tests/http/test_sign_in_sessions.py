@@ -1,4 +1,4 @@
-"""Browser sessions: another id at every sign-in, over when idle or old, worthless once revoked, theirs alone."""
+"""Browser sessions: a new id at every sign-in, ended when idle or old, void once revoked, and of one person only."""
 
 from typing import Any
 

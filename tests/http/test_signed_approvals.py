@@ -45,7 +45,7 @@ def answer(browser: Browser, page: PortalPage, authenticator: Authenticator, **l
 
 
 def proofs(portal: Portal) -> list[Any]:
-    """Return what the events of approvals say of whose word they are."""
+    """Return the proofs that the events of approvals state."""
     rows = portal.sql(
         "SELECT convert_from(body, 'UTF8') AS body FROM events "
         "WHERE action = 'approve' AND tenant_id = :id ORDER BY id",
@@ -162,7 +162,7 @@ def test_the_submitted_values_of_an_approval_must_equal_the_signed_values(
 
 
 def call(browser: Browser, method: str, path: str, body: object = None) -> Any:
-    """Call the API as a page of ours does: by the session's cookie and its token."""
+    """Call the API as a page of ours does: with the session's cookie and its form token."""
     page = browser.get("/account")
     csrf = page.read.forms[0].fields["csrf"]
     headers = {"origin": "https://lockbox.example", "sec-fetch-site": "same-origin", "x-csrf-token": csrf}

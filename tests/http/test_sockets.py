@@ -44,7 +44,7 @@ async def reading(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 async def streaming(_: Scope, __: Receive, send: Send) -> None:
-    """Say something now and then, for longer than any head or body may take."""
+    """Send an event now and then, for longer than any head or body may take."""
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
     for number in range(10):
         await asyncio.sleep(0.1)
@@ -403,7 +403,7 @@ def test_a_client_that_hangs_up_causes_no_error(
 
 
 def test_a_pipelining_client_that_hangs_up_leaves_no_traceback(caplog: pytest.LogCaptureFixture) -> None:
-    """On the loop that servers run on: it refuses to write to what is closed."""
+    """It runs on the event loop of servers, which refuses to write to a closed connection."""
 
     async def test() -> None:
         async with serving(streaming) as connect:

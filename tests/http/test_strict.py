@@ -1,4 +1,4 @@
-"""What a route does not know it refuses by name, in queries and in forms: nothing that somebody says is ignored."""
+"""A route refuses unknown and repeated parameters and fields by name: no input is ignored."""
 
 from typing import Any
 from urllib.parse import urlencode

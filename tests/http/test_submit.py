@@ -1,4 +1,4 @@
-"""Filing a request over HTTP."""
+"""Submitting a request over HTTP."""
 
 from datetime import datetime, timedelta
 from uuid import UUID

@@ -1,4 +1,4 @@
-"""A tenant's data over HTTP and on its page: retention, legal holds, asking to leave."""
+"""A tenant's data over HTTP and on its page: retention, legal holds, and off-boarding."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -12,7 +12,7 @@ LIST = "/v1/vendor/data"
 
 
 def pages(door: Door, who: str) -> Iterator[dict[str, Any]]:
-    """Yield the tenants of the list, which is read one by one."""
+    """Yield the tenants of the list, which is read in pages of one."""
     cursor: dict[str, str] = {}
     while True:
         page = door.get(who, LIST, limit=1, **cursor).json()

@@ -1,4 +1,4 @@
-"""What gates do for a tenant, over HTTP: what their calls use, when they were last asked, and what probes found."""
+"""A tenant's gates over HTTP: changes of their mapping, when a gateway last asked, and the results of probes."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any

@@ -1,4 +1,4 @@
-"""Tenants over HTTP: who may see and change which, and that what is not one's business is not there."""
+"""Tenants over HTTP: who may see and change which tenants; all other tenants are not found."""
 
 from typing import Any
 

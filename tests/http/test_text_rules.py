@@ -1,4 +1,4 @@
-"""What approvers read, at every door: hidden characters are refused, mixed alphabets are flagged."""
+"""Text that approvers read: hidden characters are refused everywhere, and mixed alphabets are flagged."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What somebody can do with a login to the database and none of our keys: each test tries it through that login."""
+"""What an attacker can do with a login of a database role and none of our keys: each test tries it."""
 
 import base64
 import hashlib
@@ -60,14 +60,14 @@ SEAT = "INSERT INTO memberships (id, person_id, tenant_id, role, mac) VALUES (:i
 
 
 def through_the_api(db: Any, whose: Caller, statement: str, **values: Any) -> None:
-    """Run a statement by the API's login, which may take any context."""
+    """Run a statement by the login of the API's database role, which may set any context."""
     with as_caller(db, whose) as connection:
         connection.execute(text(statement), values)
 
 
 @pytest.mark.parametrize("mac", ["none", "that of what was begun"])
 def test_the_signature_of_an_old_approval_signs_no_one_in(portal: Portal, mac: str) -> None:
-    """A day later the row of what was begun is gone, and its browser's hash can be inserted with any challenge."""
+    """A day later the begun sign-in's row is gone, and its browser's hash can be inserted with any challenge."""
     world, ann = portal.world, portal.world.people["ann"]
     request, own = world.submit(), enrol(world, "ann")
     approve(world, "ann", request.id, own)
@@ -121,7 +121,7 @@ def test_a_session_inserted_by_the_apis_database_role_approves_nothing(portal: P
 
 
 def test_a_session_reassigned_in_the_database_is_void(portal: Portal) -> None:
-    """The owner of the database may write each row, and has none of the keys either."""
+    """The owner of the database may write every row, but has none of the keys either."""
     mine = signed_in(portal, "aude")
     values = {"ann": portal.world.people["ann"].person_id, "aude": portal.world.people["aude"].person_id}
 
@@ -140,7 +140,7 @@ def test_a_token_inserted_by_the_apis_database_role_is_void(at_door: Door) -> No
 
 
 def test_a_terminals_token_hash_reassigned_to_another_terminal_is_void(at_door: Door) -> None:
-    """The hash of a terminal's secret is by our own key, and the row that it is copied into is not marked."""
+    """Our own key makes the hash of a terminal's secret, and the row into which it is copied has no valid MAC."""
     asked = at_door.call(None, "POST", "/v1/device-logins").json()["token"]
     token_id = UUID(hex=asked.split("_")[2])
     (row,) = read(at_door.root, "SELECT secret_hash FROM device_logins WHERE id = :id", id=token_id)

@@ -1,4 +1,4 @@
-"""Times in a real browser that is in another time zone: the zone is offered once, and each time goes on by itself."""
+"""Times in a real browser that is in another time zone: the zone is offered once, and shown times stay current."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""Rotating a token: both work for a while, and what rotates itself lasts no longer than is usual."""
+"""Rotating a token: both work for a while, and a token that rotates itself lasts no longer than the default."""
 
 from datetime import datetime, timedelta
 from threading import Timer

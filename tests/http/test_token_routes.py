@@ -1,4 +1,4 @@
-"""Making, listing and revoking tokens over HTTP: everybody their own, and nobody anybody else's."""
+"""Making, listing and revoking tokens over HTTP: people do so with their own tokens only."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -153,7 +153,7 @@ def test_a_token_cannot_rotate_another_token_whether_or_not_it_exists(door: Door
 
 
 def mangled(text: str) -> dict[str, str]:
-    """Return what becomes of a token that is not copied as it is."""
+    """Return the copies of a token that are altered in each of these ways."""
     body = text.replace("lbx_test_", "lbx_production_")[:-8]
     return {
         "a wrong checksum": text[:-1] + ("0" if text[-1] != "0" else "1"),

@@ -1,4 +1,4 @@
-"""What a token is made with: a fresh sign-in of its person, by an issuer or in a browser."""
+"""Creating a token needs a fresh sign-in of its person, by an issuer or in a browser."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -25,7 +25,7 @@ VALUES (uuidv7(), :p, uuid_send(uuidv7()), '', 0, 'key', now(), now())
 
 
 def signed_in(portal: Portal, name: str, means: AuthMethod) -> Browser:
-    """Open a browser in which somebody has just signed in, by whatever means."""
+    """Open a browser in which a person has just signed in by this means."""
     browser = portal.browser()
     caller = replace(portal.world.people[name], means=means, signed_in_at=None)
     with portal.db.transaction() as session:
@@ -162,7 +162,7 @@ def issuer() -> Iterator[LocalIssuer]:
 
 
 def bearing(open_portal: OpenPortal, issuer: LocalIssuer) -> tuple[Portal, dict[str, Any]]:
-    """Return pages that know the issuer, which knows Erin, and good times for its tokens."""
+    """Return pages that trust the issuer, which knows Erin, and valid claims for its tokens."""
     configured = (issuer.configured(title="the vendor"),)
     portal = open_portal(settings=Settings(environment="test", public_url=HOME, issuers=configured))
     portal.sql("DELETE FROM identities WHERE issuer = :i", i=issuer.url)

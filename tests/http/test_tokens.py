@@ -1,4 +1,4 @@
-"""Bearer tokens over HTTP: whoever does not show a good one is nobody."""
+"""Bearer tokens over HTTP: a caller without a valid one is refused."""
 
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -20,7 +20,7 @@ PATHS = ["/v1/requests", f"/v1/requests/{NOBODYS}", "/v1/access?tenant=a", "/v1/
 
 
 def whole(body: str) -> str:
-    """Return a token with the checksum that belongs to what stands before it."""
+    """Return a token, completed by the right checksum."""
     return body + authentication.token_checksum(body)
 
 
@@ -33,7 +33,7 @@ def issued(door: Door, who: str = "erin", *, environment: str = "test", is_sampl
 
 
 def shown(door: Door, authorization: str | bytes, path: str = "/v1/requests") -> None:
-    """Show something and check that it makes nobody of the caller."""
+    """Send an Authorization header, and check that it is refused."""
     answer = door.call(None, "GET", path, headers={"authorization": authorization})
     facts(answer, 401, "invalid-token")
     assert answer.headers["www-authenticate"] == "Bearer"

@@ -19,7 +19,7 @@ CREATE CONSTRAINT TRIGGER refuse_commit AFTER INSERT ON events DEFERRABLE INITIA
 FOR EACH ROW EXECUTE FUNCTION refuse_commit()
 """
 LIVELY = 60
-"""Seconds after which an answer no longer comes; a busy machine may take many."""
+"""Seconds to wait for an answer; a busy machine may take many."""
 END_OTHERS = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
 """

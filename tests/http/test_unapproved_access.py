@@ -1,4 +1,4 @@
-"""What can open without the customer's approval: the page, the API and the mode's page say it, and it is true."""
+"""What can open without the customer's approval: the page, the API and the mode's page say so, truthfully."""
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -47,7 +47,7 @@ def opened(found: dict[str, Any]) -> dict[str, tuple[int, str | None]]:
 
 @pytest.fixture(autouse=True)
 def _no_gate_reports(root: Engine) -> Iterator[None]:
-    """Begin without gates, and leave none: what one does concerns the tenants of all tests."""
+    """Begin and end without gates: the mode of a gate concerns the tenants of all tests."""
     write_unchecked(root, WITHOUT_GATES)
     yield
     write_unchecked(root, WITHOUT_GATES)
@@ -139,7 +139,7 @@ def test_windows_opened_by_consent_and_windows_opened_by_mode_are_counted_separa
 
 
 @pytest.mark.parametrize("who", ["tara", "ann", "aude"])
-def test_pages_promise_that_no_one_gets_in_if_unapproved_access_is_impossible(
+def test_if_unapproved_access_is_impossible_pages_promise_that_no_one_gets_in_without_approval(
     open_portal: OpenPortal, who: str
 ) -> None:
     portal = open_portal()
@@ -169,7 +169,7 @@ ALLOWED: dict[str, tuple[Callable[[Portal], object], str]] = {
 
 
 @pytest.mark.parametrize(("allow", "words"), ALLOWED.values(), ids=ALLOWED)
-def test_pages_name_each_way_to_unapproved_access_and_do_not_promise_that_no_one_gets_in(
+def test_pages_name_each_way_to_unapproved_access_and_do_not_promise_that_all_access_needs_approval(
     open_portal: OpenPortal, allow: Callable[[Portal], object], words: str
 ) -> None:
     portal = open_portal(Policy(vendor_review=False))

@@ -1,4 +1,4 @@
-"""The vendor's people over HTTP: operators keep the list, and are kept from their own entry."""
+"""The vendor's people over HTTP: operators maintain the list, but not their own entries."""
 
 from typing import Any
 

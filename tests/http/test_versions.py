@@ -1,4 +1,4 @@
-"""If-Match over HTTP: whoever acts on what they saw is told when it has changed."""
+"""If-Match over HTTP: a decision on an outdated version is refused."""
 
 import pytest
 

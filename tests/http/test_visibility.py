@@ -1,4 +1,4 @@
-"""Who sees what over HTTP: what is not yours looks as if it were not there."""
+"""Who sees what over HTTP: a hidden request looks as if it did not exist."""
 
 import pytest
 

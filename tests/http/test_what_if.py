@@ -1,4 +1,4 @@
-"""What a tenant's own people are told beforehand: who is told and where, who could decide, and when it is nobody."""
+"""The notification preview for a tenant's own people: who is notified and where, and who could decide, if anyone."""
 
 from typing import Any
 from uuid import UUID

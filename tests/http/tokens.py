@@ -1,4 +1,4 @@
-"""Tokens over HTTP in tests: somebody makes one, and shows it."""
+"""Helpers that make and show tokens over HTTP."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ def asked(door: Door, who: str, **body: Any) -> Response:
 
 
 def made(door: Door, who: str = "erin", **body: Any) -> dict[str, Any]:
-    """Make a token for somebody and return what they were told of it."""
+    """Make a token for a person, and return the answer."""
     answer = asked(door, who, **body)
     assert answer.status_code == 201, answer.text
     told: dict[str, Any] = answer.json()

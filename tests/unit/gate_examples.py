@@ -1,4 +1,4 @@
-"""A service with a gate that tests map requests of, and open windows for its memory."""
+"""A gated service to whose mapping tests send requests, and open windows for the gate's memory."""
 
 from datetime import UTC, datetime
 from types import SimpleNamespace
@@ -64,7 +64,7 @@ def refused(made: ServiceMapping, target: str, method: str = "GET", **parts: Any
 
 
 def open_window(number: int, service: str) -> RequestEntry:
-    """Return one of many open windows of a tenant that is in no database, as a read judges it."""
+    """Return one of many open windows, like a row that was read; its tenant is in no database."""
     request = SimpleNamespace(
         id=UUID(int=(7 << 76) + number),
         tenant_id=UUID(int=1),

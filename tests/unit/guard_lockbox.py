@@ -1,4 +1,4 @@
-"""A small Lockbox over real connections for the guard: its change stream, and what it answers when asked."""
+"""A small Lockbox for the guard, over real connections: its change stream and its answers to checks."""
 
 import json
 import queue
@@ -50,10 +50,10 @@ class CrowdServer(ThreadingHTTPServer):
 
 
 class SmallLockbox:
-    """Sends each stream a snapshot, then what happens, then heartbeats; `is_fresh` False leaves the heartbeats out.
+    """Sends each stream a snapshot, then changes and heartbeats; `is_fresh` False leaves the heartbeats out.
 
-    `ahead` is by how many seconds the database's clock is ahead of this machine's; `begin` is called when a stream is
-    asked for, before it begins.
+    `ahead` is by how many seconds the database's clock is ahead of this machine's; `begin` is called before a
+    requested stream begins.
     """
 
     def __init__(self) -> None:
@@ -247,7 +247,7 @@ def guard_of(lockbox: SmallLockbox, monkeypatch: Any, **more: Any) -> Iterator[G
 
 
 def reason(guard: Guard, **who: str | UUID) -> str | None:
-    """Return why not; None for a yes."""
+    """Return why the guard refuses; None if it allows."""
     try:
         guard.check(**USE, **who)  # type: ignore[arg-type]
     except Refused as refused:
@@ -256,7 +256,7 @@ def reason(guard: Guard, **who: str | UUID) -> str | None:
 
 
 def wait_until(guard: Guard, wanted: str | None, seconds: float = PATIENCE, **who: str | UUID) -> float:
-    """Wait for an answer, and return how long it took."""
+    """Wait until the guard gives the wanted answer, and return how long that took."""
     began = time.monotonic()
     while reason(guard, **who) != wanted:
         assert time.monotonic() < began + seconds, reason(guard, **who)

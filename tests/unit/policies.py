@@ -1,4 +1,4 @@
-"""Any terms, any policies and any asks, for tests that hold for all of them."""
+"""Strategies for any terms, policies and requests, for tests that hold for all of them."""
 
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -41,7 +41,7 @@ def tiers_of(positions: dict[str, int]) -> tuple[tuple[str, ...], ...]:
 
 
 def stages_of(wanted: dict[str, tuple[int, int]]) -> tuple[ApprovalStage, ...]:
-    """Return a stage for each group, by its quorum and step."""
+    """Return a stage for each group, with its quorum and step."""
     return tuple(ApprovalStage(group=one, quorum=quorum, order=order) for one, (quorum, order) in wanted.items())
 
 

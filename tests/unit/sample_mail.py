@@ -1,4 +1,4 @@
-"""Builders of mails: what a notification says, with whatever a test changes of it."""
+"""Builders of sample mails, any part of which a test can change."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any

@@ -1,4 +1,4 @@
-"""Calls of a ticket system's adapter: what is no signed answer to this very question says nothing; silence opens."""
+"""Calls of case adapters: only a signed answer to this very question counts; silence opens the circuit breaker."""
 
 import gzip
 import json
@@ -40,7 +40,7 @@ Says = Callable[[Call], ScriptedAnswer]
 
 
 def signed(call: Call, body: bytes = YES, *, later: timedelta = timedelta(0), **changes: Any) -> ScriptedAnswer:
-    """Return an answer to a call that is signed as it has to be, but for what is said otherwise."""
+    """Return an answer to a call that is signed correctly, apart from these changes."""
     number, at = changes.get("number", call.id), datetime.now(UTC) + later
     headers = {
         "webhook-id": number,
@@ -61,7 +61,7 @@ def echoed(call: Call) -> ScriptedAnswer:
 
 
 def replayed(call: Call) -> ScriptedAnswer:
-    """Give the answer to another question as that to this one."""
+    """Answer this question with the answer that was signed for another one."""
     other = signed(call, number=str(new_id()), more={})
     return ScriptedAnswer(body=YES, headers=other.headers | {"webhook-id": call.id})
 
@@ -91,7 +91,7 @@ def clock() -> HandClock:
 
 @pytest.fixture
 def adapters(adapter: ScriptedAdapter, clock: HandClock) -> CaseAdapters:
-    """What the worker knows, with a circuit breaker whose time the test moves."""
+    """The adapter as the worker knows it, with a circuit breaker whose clock the test moves."""
     return knowing(adapter.url, ChannelPool(CHANNEL, 8, clock))
 
 
@@ -144,7 +144,7 @@ def test_an_unsigned_or_mismatched_case_adapter_answer_counts_as_no_answer(
     assert len(adapter.calls) == before + 1
 
 
-def test_the_signature_of_a_case_adapter_answer_counts_whatever_the_content_type(
+def test_a_signed_case_adapter_answer_is_accepted_whatever_its_content_type(
     adapters: CaseAdapters, adapter: ScriptedAdapter
 ) -> None:
     adapter.says = saying(more={"content-type": "text/html"})

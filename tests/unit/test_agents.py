@@ -1,4 +1,4 @@
-"""What a browser calls itself, in words."""
+"""The common names of browsers, from their user agents."""
 
 from api.portal.user_agents import known_as
 from tests.each import each

@@ -1,4 +1,4 @@
-"""Approvals in a log: which are counted as checked, which not, and what is said of those that are wrong."""
+"""Approvals in a log: which count as checked, which do not, and what is reported about wrong ones."""
 
 import base64
 import hashlib
@@ -61,7 +61,7 @@ def named(key: Ed25519PrivateKey) -> VerifierKey:
 
 
 def approval(key: Ed25519PrivateKey = KEY, **changes: Any) -> dict[str, Any]:
-    """Return an approval of the statement, but for the changes."""
+    """Return an approval of the statement with these changes."""
     said = canonical(STATEMENT | changes)
     hashed = hashlib.sha256(said).hexdigest()
     window = [(STATEMENT | changes)[name] for name in ("request_id", "tenant_id", "opened_at", "until")]
@@ -77,7 +77,7 @@ def taken(
     resources: str | None = json.dumps(RESOURCES),
     granted: str | None = None,
 ) -> tuple[int, int, list[Finding]]:
-    """Return how many approvals were checked and how many not, and what is found."""
+    """Return how many approvals were checked, how many were not, and the findings."""
     findings = Findings()
     approved = ApprovalChecker([named(key) for key in keys], findings)
     approved.take(SUBMITTED | submitted, {} if resources is None else {"resources": resources}, {"line": 3})
@@ -237,7 +237,7 @@ def test_the_verifier_reports_a_signed_approval_of_resources_or_actions_not_requ
 
 @pytest.mark.far
 def test_the_verifier_compares_long_resource_lists_quickly() -> None:
-    """Each of them looked for in the other would take an hour."""
+    """To search one list for each item of the other would take an hour."""
     many = [f"mailbox:{number}" for number in range(200_000)]
 
     narrowed = taken({}, {"approval": approval()}, resources=json.dumps(many), granted=json.dumps([*many[1:], "x"]))

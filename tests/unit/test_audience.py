@@ -1,4 +1,4 @@
-"""Who hears of a move, in every mode: a table written out by hand."""
+"""Who is notified of a move, in every mode: a table written by hand."""
 
 import itertools
 from datetime import UTC, datetime, timedelta
@@ -63,7 +63,9 @@ def test_prompts_go_to_the_asked_approvers_and_not_to_admins(start: str | None) 
 
 
 @each(("mode", "outcome"), list(itertools.product(Mode, OUTCOMES)))
-def test_an_outcome_notification_goes_to_the_requester_and_notified_customers(mode: Mode, outcome: str) -> None:
+def test_an_outcome_notification_goes_to_the_requester_and_to_everyone_notified_before(
+    mode: Mode, outcome: str
+) -> None:
     assert people_to_notify("pending", outcome, mode, customer_knows=True) == AFTERWARDS[mode]
     assert people_to_notify("active", outcome, mode, customer_knows=True) in [AFTERWARDS[mode], set()]
 

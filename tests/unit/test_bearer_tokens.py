@@ -46,7 +46,7 @@ def is_support(claims: Mapping[str, Any]) -> bool:
 
 @dataclass
 class SteppedClocks:
-    """The clock of the database and the one that only goes forward; a test moves both."""
+    """The database's clock and the monotonic clock; a test moves both."""
 
     seconds: float = 0.0
 
@@ -62,7 +62,7 @@ class SteppedClocks:
 
 @dataclass
 class VerifiedCalls:
-    """A verifier of the tokens of one service, by the issuers of a test."""
+    """Verifies the tokens of one service against the issuers of a test."""
 
     issuers: list[LocalIssuer]
     changes: dict[str, Any] = field(default_factory=dict)
@@ -92,7 +92,7 @@ class VerifiedCalls:
         return await self.verifier.verified(realm or self.realm, token.encode())
 
     def read(self, token: str) -> VerifiedToken:
-        """Return whom a token is about, on an event loop of its own."""
+        """Verify a token on an event loop of its own, and return what it says."""
         return asyncio.run(self.of(token))
 
 
@@ -418,7 +418,9 @@ def test_signing_keys_of_issuers_are_renewed_in_the_background(issuer: LocalIssu
         calls.read(token)
 
 
-def test_after_calls_waiting_for_an_issuer_are_abandoned_the_issuers_keys_can_be_fetched(issuer: LocalIssuer) -> None:
+def test_the_keys_of_an_issuer_can_be_fetched_after_all_calls_that_waited_for_them_were_abandoned(
+    issuer: LocalIssuer
+) -> None:
     issuer.troubles["/jwks"] = HELD
     calls = VerifiedCalls([issuer])
 

@@ -1,4 +1,4 @@
-"""The benchmark: its loads, its targets, what it measures, and what its page says of it."""
+"""The benchmark: its loads, its targets, its figures and its page."""
 
 import asyncio
 import json
@@ -98,7 +98,7 @@ CALL = {"method": "GET", "path": "/", "status": 200}
 
 
 def played(seconds: float | None, *statuses: int, rate: float | None = None, pause: float = 0.0) -> dict[str, Any]:
-    """Return what a client sees of a server that gives these answers over and over, each after a pause."""
+    """Return what a client measures at a server that repeats these answers, each after a pause."""
     turns, ended = cycle(statuses), asyncio.Event()
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -233,7 +233,7 @@ def test_good_benchmark_figures_meet_all_targets() -> None:
 
 
 def of(part: str, key: Any, **figures: float) -> Callable[[BenchResults], dict[str, Any]]:
-    """Return what changes some figures of a part of a run."""
+    """Return a function that changes some figures of one part of a run."""
 
     def change(found: BenchResults) -> dict[str, Any]:
         runs = getattr(found, part)

@@ -1,4 +1,4 @@
-"""The vendor's own look: its colour in light and dark, and a logo that is a small picture and nothing else."""
+"""The vendor's brand: its colour in light and dark, and a logo that must be a small picture."""
 
 from pathlib import Path
 

@@ -16,7 +16,7 @@ HOUR, DAY = 3600.0, 24 * 3600.0
 
 @dataclass
 class FakeSource:
-    """What is fetched from: it counts, fails and holds calls back as it is told; its clock moves when told."""
+    """A source that counts fetches and, as the test says, fails or holds them back; the test moves its clock."""
 
     at: float = 0.0
     count: int = 0
@@ -43,7 +43,7 @@ class FakeSource:
 
 
 def until(is_so: Callable[[], bool]) -> None:
-    """Wait until it is so; a test that waits for more than a moment fails."""
+    """Wait until the condition is met; fail after ten seconds."""
     end = time.monotonic() + 10
     while not is_so():
         assert time.monotonic() < end

@@ -1,4 +1,4 @@
-"""What the gate counts in memory: answers, uses of windows, and what it costs an answer."""
+"""What the gate counts in memory: answers, uses of windows, and calls that it only reports."""
 
 from uuid import UUID
 
@@ -88,7 +88,7 @@ def test_uses_of_windows_beyond_the_maximum_number_of_counted_windows_are_counte
     assert (batch.lost, sum(batch.answers.values())) == (1, 4)
 
 
-def test_only_calls_of_a_reporting_gate_are_counted_by_kind() -> None:
+def test_only_calls_that_a_gate_in_report_mode_lets_pass_are_counted_by_kind() -> None:
     counts = CallCounts()
     kind = ReportedCall("GET /files/{name}", "contoso", "9")
     for decision in (GateDecision.WOULD_DENY, GateDecision.WOULD_DENY, GateDecision.DENY):
@@ -98,7 +98,7 @@ def test_only_calls_of_a_reporting_gate_are_counted_by_kind() -> None:
     assert not counts.take().reported
 
 
-def test_a_flood_of_different_paths_keeps_a_bounded_number_of_kinds_of_call(
+def test_the_number_of_counted_kinds_of_call_is_bounded_in_a_flood_of_different_paths(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(call_counts, "MOST_REPORTED", 2)

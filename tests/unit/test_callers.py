@@ -1,4 +1,4 @@
-"""Whose calls are gated: what claims say, what they may mean to say, and setups that contradict themselves."""
+"""Whose calls are gated: clear claims, ambiguous claims, and contradictory setups."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -84,7 +84,7 @@ def test_every_call_to_a_separate_support_address_is_gated() -> None:
 
 
 def catalogue(callers: Mapping[str, Any], **changes: Any) -> Catalogue:
-    """A catalogue with a gated service and one that is not."""
+    """A catalogue with a gated service and one without a gate."""
     gate = {
         "tenant": {"fixed": "contoso"},
         "callers": callers,

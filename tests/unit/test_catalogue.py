@@ -1,4 +1,4 @@
-"""The catalogue's file: what it says is what holds, and each mistake is named by file, line and field."""
+"""The catalogue file: it is read as written, and each mistake is named by file, line and field."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What the audit log says of a changed policy."""
+"""What the audit log says about a changed policy."""
 
 from datetime import UTC, datetime
 from typing import Any

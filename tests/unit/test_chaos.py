@@ -1,4 +1,4 @@
-"""The plan of faults: a function of the seed, in which nothing is struck twice at once and nothing is left out."""
+"""Chaos runs: the seed determines the plan, no target has two faults at once, and every fault is used."""
 
 import itertools
 import json
@@ -129,7 +129,7 @@ def loop() -> Iterator[EventLoopThread]:
 
 @contextmanager
 def echo() -> Iterator[int]:
-    """A server that says everything back; its port."""
+    """A server that echoes everything; its port."""
     listener = socket.create_server(("127.0.0.1", 0))
 
     def answer(line: socket.socket) -> None:
@@ -248,7 +248,7 @@ def test_a_chaos_proxy_in_slow_mode_delays_data(loop: EventLoopThread, proxy: Pr
 
 
 def commands(data: bytes) -> list[list[bytes]]:
-    """Return the commands that Redis would read, in the one form that this test writes."""
+    """Return the Redis commands in the data, which has the one form that this test writes."""
     return [re.findall(rb"\$\d+\r\n(.*?)\r\n", part, re.DOTALL) for part in re.split(rb"\*\d+\r\n", data)[1:]]
 
 

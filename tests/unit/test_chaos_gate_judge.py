@@ -1,4 +1,4 @@
-"""The checker of gate histories: it finds each answer that must not be, and nothing in an honest history."""
+"""The chaos judge of gate histories: it finds each wrong answer, and nothing in an honest history."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -41,7 +41,7 @@ from tests.each import each
 AHEAD = 1_000_000.0
 """By how much Postgres' clock is ahead of the monotonic one in these histories."""
 OPENED, REVOKE, DEADLINE = 100.0, 110.0, 130.0
-"""When a window opened, was revoked where it was, and ends; by the monotonic clock."""
+"""When a window opened, was revoked (if it was), and ends; by the monotonic clock."""
 ERIN, EVE = UUID(int=1), UUID(int=2)
 WINDOW = UUID(int=10)
 CALL = ProbedCall("contoso", "exchange-online", "mailbox:anna@contoso.example", "read", ERIN)
@@ -57,7 +57,7 @@ TRUE = TrueWindow(
     UNTIL,
 )
 MORE, LONGER = UUID(int=11), 160.0
-"""A request for more time, and when the window ends that it opens."""
+"""An extension, and when its window ends."""
 EXTENSION = replace(
     TRUE,
     request_id=MORE,
@@ -83,7 +83,7 @@ def no(began: float, reason: str = "no_window", door: str = GATE, call: ProbedCa
 
 
 def readings(first: float = 90, last: float = 140) -> list[ClockReading]:
-    """Readings each second that took 2 ms."""
+    """Return a clock reading for each second; each takes 2 ms."""
     return [ClockReading(at, AHEAD + at + 0.001, at + 0.002) for at in range(int(first), int(last))]
 
 
@@ -211,7 +211,7 @@ def test_the_chaos_judge_accepts_a_refusal_after_an_attempt_to_end_the_window() 
     assert wrong(no(REVOKE - 0.3), is_revoked=True) == [f"no, no_window, 9.600 s after {WINDOW} opened"]
 
 
-def test_the_chaos_judge_excuses_a_refusal_of_a_process_that_was_just_frozen() -> None:
+def test_the_chaos_judge_excuses_a_refusal_by_a_process_that_was_just_frozen() -> None:
     history = GateHistory([no(OPENED + 8), no(OPENED + 12)], readings(), {WINDOW: OPENED})
     history.frozen = [(OPENED + 1, OPENED + 7.5)]
 
@@ -236,7 +236,7 @@ def test_the_chaos_judge_reports_a_gate_or_guard_that_admits_too_few_calls_witho
 
 
 def handed_over(*answers: RecordedAnswer, opened: float = DEADLINE - 10, is_revoked: bool = False) -> HistoryJudge:
-    """Judge a history in which the window was extended, and that was approved at this moment."""
+    """Return the judge of a history whose window was extended; the extension was approved at `opened`."""
     moments = dict.fromkeys((WINDOW, MORE), REVOKE) if is_revoked else {}
     approvals = {WINDOW: OPENED, MORE: opened}
     history = GateHistory(list(answers), readings(last=170), approvals, moments, moments)
@@ -327,7 +327,7 @@ BEATS = [StreamBeat(at, AHEAD + at) for at in (OPENED - 1 + number / 2 for numbe
 
 
 def watched(told: float | None, **changes: object) -> HistoryJudge:
-    """Return the judge of a stream on which the window stood from this moment on."""
+    """Return the judge of a guard stream that had the window from this moment on."""
     facts = {"opened": {WINDOW: OPENED}, "told": {} if told is None else {WINDOW: told}, "beats": [BEATS]}
     readings = [ClockReading(at, AHEAD + at, at) for at in (OPENED - 5, DEADLINE + 5)]
     return HistoryJudge(GateHistory(readings=readings, **(facts | changes)), [TRUE])  # type: ignore[arg-type]

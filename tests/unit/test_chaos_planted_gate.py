@@ -1,4 +1,4 @@
-"""The bugs that chaos plants in the gate and the guard: each has its effect on the code as it is now."""
+"""The bugs that chaos plants in the gate and the guard: each still takes effect in the current code."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta

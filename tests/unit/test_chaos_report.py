@@ -1,4 +1,4 @@
-"""What excuses chaos: late and refused notifications, ends of processes, and exports that lack parts."""
+"""What the chaos report excuses: late and refused notifications, exits of processes, and incomplete exports."""
 
 import argparse
 import json
@@ -23,7 +23,7 @@ AT = 1_000.0
 
 @dataclass(frozen=True)
 class NotificationRow:
-    """A row as Postgres answers it: a prompt that matters for four seconds."""
+    """A row as Postgres returns it: a prompt that becomes obsolete after four seconds."""
 
     id: int = 1
     outcome: str = "dead"
@@ -146,7 +146,7 @@ def test_the_minimum_counts_of_a_chaos_run_depend_on_the_seconds_of_load() -> No
 
 @dataclass(frozen=True)
 class EventExample:
-    """A row as Postgres answers it."""
+    """A row as Postgres returns it."""
 
     id: UUID
 

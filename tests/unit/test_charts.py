@@ -1,4 +1,4 @@
-"""Charts: bars that stand where they should, the same numbers in words and in a table, and what is not known."""
+"""Charts: positions of bars, the same numbers in words and in a table, and unknown values."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -15,7 +15,7 @@ HOURS = tuple(NOON + timedelta(hours=number) for number in range(24))
 
 
 def chart(*values: Mapping[int, float | None]) -> Chart:
-    """Return a chart of some series, each given by its hours that are not zero."""
+    """Return a chart of series, each given by its hours that are not zero."""
     series = [
         Series(f"Series {number}", f"kind-{number}", [one.get(hour, 0.0) for hour in range(24)])
         for number, one in enumerate(values)

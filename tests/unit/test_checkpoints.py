@@ -1,4 +1,4 @@
-"""Checkpoints: what is signed is what is read, and whatever is not of the form is refused by its name."""
+"""Checkpoints: a signed note reads back unchanged, and each malformed note is refused with the reason."""
 
 import base64
 from collections.abc import Collection, Sequence
@@ -27,7 +27,7 @@ NO_SIGNATURE = "this is no signed note: a line of its signatures is not one"
 
 
 def _note(**changes: str) -> str:
-    """Return a note with lines of one's own, signed as it stands."""
+    """Return a note with these changed lines and a signature of zeros."""
     lines = {"origin": SAID.origin, "size": "7", "root": ROOT} | changes
     signature = base64.b64encode(public().id + bytes(64)).decode()
     return "\n".join(lines.values()) + f"\n\n\u2014 {NAME} {signature}\n"
@@ -161,7 +161,7 @@ def test_a_log_keeps_its_name_across_generations(origin: str, name: str, generat
     assert checkpoint.named(origin) == (name, generation)
 
 
-def test_the_line_ends_of_a_saved_checkpoint_note_do_not_matter() -> None:
+def test_the_line_endings_of_a_saved_checkpoint_note_do_not_matter() -> None:
     note = checkpoint.sign(SAID, NAME, [KEY])
 
     assert checkpoint.saved("\ufeff\r\n" + note.replace("\n", "\r\n") + "\r\n") == note
@@ -185,14 +185,14 @@ WRONG = bytes(32)
 
 
 def seen(size: int, origin: str = LOG, root: bytes | None = None) -> Checkpoint:
-    """Return a checkpoint that came another way, of the log's own root at that size or of another."""
+    """Return a checkpoint seen earlier, with the log's root at that size or with another root."""
     return Checkpoint(origin, size, root_of(LEAVES[:size]) if root is None else root, THEN)
 
 
 def restore(
     size: int, shipped: int, *, origin: str = LOG, root: bytes | None = None, number: int | None = None
 ) -> RestoreRecord:
-    """Return what an event says of a restore; its number is by default the size that was gone on from."""
+    """Return the record of a restore; its event's number is by default the size from which the log continued."""
     said = base64.b64encode(root_of(LEAVES[:shipped]) if root is None else root).decode()
     return RestoreRecord(size if number is None else number, AT, size, (origin, shipped, said))
 
@@ -208,7 +208,7 @@ class CheckpointedExport:
     restores: Sequence[RestoreRecord] = ()
 
     def held(self, *before: Checkpoint) -> tuple[list[int], list[Finding]]:
-        """Return which of the checkpoints it extends, and what is found."""
+        """Return the sizes of the checkpoints that the export extends, and the findings."""
         proofs = {old: merkle.consistency(subtree_of(LEAVES), old, SIZE) for old in self.proofs}
         header = ExportHeader(self.origin, "contoso", 1, SIZE, "", self.whole, {}, proofs)
         findings = Findings()
@@ -349,7 +349,7 @@ def of(origin: str = LOG, **facts: Any) -> CheckpointedExport:
         ),
     ],
 )
-def test_the_verifier_reports_how_the_log_follows_on_checkpoints_that_were_seen(
+def test_the_verifier_reports_whether_the_log_continues_checkpoints_seen_earlier(
     export: CheckpointedExport, before: list[Checkpoint], extended: list[int], findings: list[Finding]
 ) -> None:
     assert export.held(*before) == (extended, findings)

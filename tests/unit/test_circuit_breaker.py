@@ -1,4 +1,4 @@
-"""One breaker by a clock of the test's own: its room, its pace, and when its breaker shuts, tries and opens."""
+"""A circuit breaker with a clock of the test's: how many sends it admits, its pace, and when it opens and closes."""
 
 import pytest
 
@@ -26,7 +26,7 @@ def breaker() -> CircuitBreaker[str]:
 
 
 def send(breaker: CircuitBreaker[str], now: float, said: PeerResponse, seconds: float = 0.1) -> None:
-    """Let one in, send it, and note how that went."""
+    """Admit one send, begin it, and record its result."""
     assert breaker.enter(now) == 0.0
     begin(breaker)
     breaker.end(now + seconds, seconds, said)
@@ -43,7 +43,7 @@ def shut(breaker: CircuitBreaker[str], now: float = NOON) -> None:
 
 
 def fill(breaker: CircuitBreaker[str], now: float = NOON) -> int:
-    """Let in as many as there is room for, and return how many that were."""
+    """Admit as many sends as there is room for, and return how many."""
     number = 0
     while not breaker.enter(now):
         number += 1

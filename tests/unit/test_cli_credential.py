@@ -1,4 +1,4 @@
-"""The terminal makes the password of a target: what it sends is a verifier, from which nobody gets it back."""
+"""The CLI makes the password of a target and sends only a verifier, from which no one can get the password."""
 
 import base64
 import hashlib
@@ -30,7 +30,7 @@ OPENING = {
 
 
 class FakeApi:
-    """Takes a verifier, and has the access open at the second look."""
+    """Accepts a verifier, then shows the access in each of these states."""
 
     def __init__(self, *states: str) -> None:
         self.sent: list[Any] = []
@@ -50,7 +50,7 @@ def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def lets_in(verifier: str, password: str) -> bool:
-    """Whether a server that has the verifier would let whoever has the password in (RFC 5802)."""
+    """Return whether a server with this verifier accepts this password (RFC 5802)."""
     _, parameters, keys = verifier.split("$")
     iterations, salt = parameters.split(":")
     salted = hashlib.pbkdf2_hmac("sha256", password.encode(), base64.b64decode(salt), int(iterations))

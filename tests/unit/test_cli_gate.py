@@ -33,7 +33,7 @@ def test_the_cli_prints_which_resource_and_action_a_gated_http_request_uses() ->
     ]
 
 
-def test_the_cli_prints_what_a_gated_http_request_uses_as_json() -> None:
+def test_the_cli_prints_as_json_which_resource_and_action_a_gated_http_request_uses() -> None:
     assert json.loads(lockbox("test", *MAIL, *AT, "--output", "json").stdout) == {
         "tenant": "contoso",
         "service": "exchange-online",
@@ -133,7 +133,7 @@ FOUND = {
 
 
 def reported(monkeypatch: pytest.MonkeyPatch, found: Mapping[str, object], *words: str) -> tuple[Result, object]:
-    """Run the report over this answer; return what it printed, and the call."""
+    """Run the report with this answer of the API; return what the command printed, and its call."""
     calls: list[object] = []
 
     def answer(method: str, path: str, **parts: object) -> Mapping[str, object]:

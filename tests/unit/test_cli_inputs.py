@@ -1,4 +1,4 @@
-"""What people type in short: durations with their units, and the beginning of an id."""
+"""Short arguments: durations with units, and the beginning of an id."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -98,7 +98,7 @@ def test_a_whole_id_argument_needs_no_lookup(api: ListingApi) -> None:
     assert api.asked == []
 
 
-def test_an_id_prefix_is_looked_up_among_all_requests_created_around_its_time(api: ListingApi) -> None:
+def test_an_id_prefix_is_looked_up_among_all_requests_created_around_the_time_in_the_prefix(api: ListingApi) -> None:
     assert request_ids.request_id("01a20f05-b903") == ID
 
     first, second = api.asked
@@ -131,7 +131,7 @@ def test_an_unknown_id_prefix_is_refused(api: ListingApi, typed: str) -> None:
 
 
 class WebhookApi:
-    """Has a webhook of a tenant and one of the vendor, with deliveries of which a page holds two, newest first."""
+    """Has a webhook of a tenant and one of the vendor; their deliveries are paged by two, newest first."""
 
     HOOKS: ClassVar = {"/v1/tenants/contoso/endpoints": [ID], "/v1/vendor/endpoints": [SAME_SECOND]}
     CALLS: ClassVar = {
@@ -172,7 +172,9 @@ def test_the_prefix_of_a_webhook_id_is_enough(hooks: WebhookApi) -> None:
     assert not [path for path in hooks.called if "fabrikam" in path]
 
 
-def test_the_prefix_of_a_delivery_id_is_looked_up_among_deliveries_around_its_time(hooks: WebhookApi) -> None:
+def test_the_prefix_of_a_delivery_id_is_looked_up_among_deliveries_around_the_time_in_the_prefix(
+    hooks: WebhookApi
+) -> None:
     ended = CliRunner().invoke(app, ["endpoint", "redeliver", "01a20f06-b904"])
 
     assert ended.exit_code == 0, ended.stderr

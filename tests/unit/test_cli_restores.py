@@ -1,4 +1,4 @@
-"""`lockbox audit verify` after a restore: who has asked what was given up accepts that one restore, and goes on."""
+"""`lockbox audit verify` after a restore: an option accepts that one restore, and later exports continue."""
 
 import json
 from pathlib import Path
@@ -25,7 +25,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def verify(folder: Path, file: str, *options: str | int | Path) -> Result:
-    """Run the command on a file of the folder, with the memory there."""
+    """Run the command on a file of the folder, with the folder's memory of exports."""
     words = ["audit", "verify", str(folder / file), "--key", public().text, "--memory", str(folder / "verified")]
     return CliRunner().invoke(app, [*words, *map(str, options)], env={"COLUMNS": "200"})
 
@@ -96,7 +96,7 @@ def test_verify_reports_tampering_with_a_restored_log_even_if_an_option_accepts_
     assert remembered(folder) == BEFORE.origin
 
 
-def test_verify_accepts_no_restore_with_a_filtered_export_or_a_given_up_checkpoint(folder: Path) -> None:
+def test_verify_accepts_no_restore_if_the_export_is_filtered_or_the_checkpoint_was_given_up(folder: Path) -> None:
     (folder / "filtered").write_bytes(AFTER.filtered(lambda number: number == COMMON))
     (folder / "given up").write_text(BEFORE.note(), encoding="utf-8")
 

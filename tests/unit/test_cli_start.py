@@ -1,4 +1,4 @@
-"""How the command line starts: what it imports before it knows what to do, its version, and completion in shells."""
+"""How the command line starts: its imports before a command runs, its version, and completion in shells."""
 
 import resource
 import shutil
@@ -35,7 +35,7 @@ def loaded(*words: str, **variables: str) -> tuple[str, set[str]]:
 
 
 def packages(modules: set[str]) -> set[str]:
-    """Return the packages that are neither Python's nor named in an import of Python's own start."""
+    """Return the packages that neither belong to Python nor are imported when Python itself starts."""
     started = subprocess.run(
         [sys.executable, "-c", "import sys; print(*sys.modules)"], capture_output=True, text=True, check=True
     )
@@ -66,7 +66,7 @@ def test_request_commands_of_the_cli_import_no_server_code() -> None:
 
 
 def seconds_of(*command: str) -> float:
-    """Return the CPU time of a process, the least of three."""
+    """Return the CPU time of a command, the least of three runs."""
     spent = []
     for _ in range(3):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -89,7 +89,7 @@ def test_the_cli_version_is_the_version_of_the_package() -> None:
 
 @cache
 def bash_script() -> str:
-    """Return what bash is to read, as the command prints it."""
+    """Return the completion script for bash, as the command prints it."""
     return subprocess.run(
         [LOCKBOX], env={"_LOCKBOX_COMPLETE": "source_bash"}, capture_output=True, text=True, check=True
     ).stdout

@@ -1,4 +1,4 @@
-"""`lockbox audit verify`: what it prints, its exit codes, and that it calls nobody."""
+"""`lockbox audit verify`: what it prints, its exit codes, and that it needs no network."""
 
 import base64
 import hashlib
@@ -189,7 +189,7 @@ def test_the_verify_command_needs_no_settings_and_no_network(folder: Path) -> No
     ],
     ids=["CRLF", "no last line feed", "one more", "empty lines around", "a mark of the byte order"],
 )
-def test_verify_accepts_a_checkpoint_whose_line_ends_an_editor_changed(folder: Path, saved: str) -> None:
+def test_verify_accepts_a_checkpoint_although_an_editor_changed_its_line_endings(folder: Path, saved: str) -> None:
     (folder / "note").write_bytes(saved.encode())
 
     code, said = verify(folder, "export.ndjson", "--checkpoint", "note", "--key", "key")
@@ -199,7 +199,7 @@ def test_verify_accepts_a_checkpoint_whose_line_ends_an_editor_changed(folder: P
 
 
 @pytest.mark.parametrize("ends", ["", "\r\n", "\r\n\r\n"])
-def test_a_key_file_for_verify_may_have_any_line_ends(folder: Path, ends: str) -> None:
+def test_a_key_file_for_verify_may_have_any_line_endings(folder: Path, ends: str) -> None:
     (folder / "key").write_bytes(f"\ufeff{public(OTHER_KEY).text}\r\n{public().text}{ends}".encode())
 
     code, _ = verify(folder, "export.ndjson", "--key", "key")

@@ -1,4 +1,4 @@
-"""`lockbox request watch`: each event once, as it comes, until what is waited for has happened."""
+"""`lockbox request watch`: it prints each event once, as it comes, until the awaited event."""
 
 import csv
 import io
@@ -48,7 +48,7 @@ REVOKED = event(3, "revoke", "revoked", actor=ANN, role="approver")
 
 @pytest.fixture
 def watched(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
-    """Return what watches a request whose timeline is these, one after another; an error is none."""
+    """Return a function that watches a request; each poll gets the next timeline or raises the error in its place."""
 
     def watch(timelines: list[Any], *words: str) -> Result:
         told = iter(timelines)

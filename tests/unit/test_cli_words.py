@@ -1,4 +1,4 @@
-"""What the command line says: help for every command that fits a terminal, and values as people write them."""
+"""The words of the command line: help for every command, fitting a terminal, and values as people write them."""
 
 import csv
 import io
@@ -217,7 +217,7 @@ ID = "01a20f05-b903-72c9-a099-71e4eacade78"
 def printed(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: int, long: int
 ) -> list[str]:
-    """Print a table with an id and a word so long, and return its lines."""
+    """Print a table with an id and a word of this length, and return its lines."""
     for name, value in (TERMINAL | {"COLUMNS": str(columns)}).items():
         monkeypatch.setenv(name, value)
     terminal.show(OutputFormat.TABLE, {}, Listing.of(("Id", "Name"), [(ID, "x" * long), ("short", "[red]y")]))

@@ -1,4 +1,4 @@
-"""What clients hold is counted over all processes of a server, and a process that ended holds nothing."""
+"""Slots of clients are counted over all processes of a server, and an ended process holds none."""
 
 from copy import copy
 

@@ -1,4 +1,4 @@
-"""The table of moves of docs/concepts.md is the table of moves."""
+"""The table of moves in docs/concepts.md is the code's."""
 
 import re
 from operator import attrgetter

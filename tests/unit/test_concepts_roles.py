@@ -1,4 +1,4 @@
-"""The table of roles of docs/concepts.md is what the code lets them do."""
+"""The table of roles in docs/concepts.md says what the code lets each role do."""
 
 import re
 from pathlib import Path

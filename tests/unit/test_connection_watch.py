@@ -1,4 +1,4 @@
-"""The watch of connections looks at once when a request has moved, and not at each mail that was sent."""
+"""The connection watch checks at once when a request has moved, and not after each mail that was sent."""
 
 from types import SimpleNamespace
 from typing import Any, cast

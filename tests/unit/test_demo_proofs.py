@@ -1,4 +1,4 @@
-"""The demo's judge is tried itself: whatever is missing, too much, too late or wrong must show."""
+"""The demo's proofs detect whatever is missing, surplus, late or wrong."""
 
 import re
 from collections.abc import Callable
@@ -61,7 +61,7 @@ def mail(number: int, story: Story, of: str, to: str) -> DemoMail:
 
 
 def good() -> DemoEvidence:
-    """Evidence of a run in which all was as it must be."""
+    """Evidence of a correct run."""
     steps = [(story, step) for story in STORIES for step in story.told]
     told = [(story, of, who) for story in STORIES for step in story.told for of, who in step.all_mails]
     called = [(story, step, endpoint) for story, step in steps for endpoint in step.hooks]
@@ -96,7 +96,7 @@ def good() -> DemoEvidence:
 
 
 def failed(seen: DemoEvidence) -> set[str]:
-    """Return the lines of the last screen that do not hold."""
+    """Return the titles of the failed lines of the last screen."""
     lines = [*proofs.of_stories(seen), *proofs.of_evidence(seen)]
     return {line.title for line in lines if not line.holds}
 

@@ -1,4 +1,4 @@
-"""Every file of deploy/ is validated by a test: a new one needs one, and is named here with it."""
+"""Each file of deploy/ is validated by a test, which is named here; a new file needs one too."""
 
 import hashlib
 import re
@@ -44,9 +44,9 @@ VALIDATED = {
     "systemd/": ("whole/test_systemd.py", "systemd"),
     "venv": ("unit/test_deploy_files.py", "deploy/venv"),
 }
-"""Files and folders, and the test of each with a word that stands in it."""
+"""Files and folders, each with its test and a word that the test contains."""
 OWN = ("kubernetes/mine/",)
-"""What somebody makes here and git leaves out."""
+"""Local files, which git ignores."""
 
 
 def files() -> list[str]:

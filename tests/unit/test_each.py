@@ -1,4 +1,4 @@
-"""A table of cases in one test: every case is tried, those that fail are named, and fixtures are still given."""
+"""A table of cases in one test: every case runs, failing cases are named, and fixtures still work."""
 
 import inspect
 

@@ -1,4 +1,4 @@
-"""The environment of a checkout: what it holds, how its making is told, and what cleaning removes and leaves."""
+"""The environment of a checkout: its packages, the output while it is made, and what cleaning removes and leaves."""
 
 import json
 import os
@@ -55,7 +55,7 @@ RUN_BY_USERS = (
 
 
 def locked(name: str) -> dict[str, str]:
-    """Return the versions of a lock by name, each of which has a hash."""
+    """Return the versions in a lock file by name; each must have a hash."""
     text = (CHECKOUT / name).read_text()
     entries = re.split(r"^(?=[a-z0-9])", text, flags=re.MULTILINE)[1:]
     assert all("--hash=sha256:" in entry for entry in entries)
@@ -160,7 +160,7 @@ def test_an_installation_in_a_terminal_shows_each_package_as_soon_as_it_is_repor
 
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A checkout in which things were made, and the folder of embedded servers beside it."""
+    """A checkout with generated files."""
     made = tmp_path / "checkout"
     (made / "devstack" / "embedded").mkdir(parents=True)
     (made / "deploy").mkdir()
@@ -181,7 +181,7 @@ def clean(checkout: Path, *options: str) -> "subprocess.CompletedProcess[str]":
 
 
 def data_of(checkout: Path) -> Path:
-    """Make the data folder of embedded servers as a start would, with a pid that nobody has."""
+    """Make the data folder of embedded servers as a start would, with a pid that no process has."""
     script = (
         "import sys, json, pathlib; sys.path.insert(0, 'devstack/embedded'); import folder\n"
         "place = folder.default_folder(pathlib.Path.cwd()); home = folder.open_home(place)\n"
@@ -206,7 +206,7 @@ def test_make_clean_removes_generated_files_and_keeps_container_secrets(checkout
 
 
 @pytest.mark.far
-def test_make_clean_mentions_data_of_embedded_servers_and_removes_it_only_if_all_is_set(checkout: Path) -> None:
+def test_make_clean_mentions_data_of_embedded_servers_and_removes_it_only_with_the_option_all(checkout: Path) -> None:
     data = data_of(checkout)
     keys = data.with_name(f"{data.name}-keys")
     try:
@@ -242,7 +242,7 @@ def test_make_clean_does_not_remove_data_of_running_servers(checkout: Path) -> N
         shutil.rmtree(keys, ignore_errors=True)
 
 
-def test_make_clean_does_not_remove_a_folder_that_is_not_lockboxs(checkout: Path) -> None:
+def test_make_clean_does_not_remove_a_folder_that_does_not_belong_to_lockbox(checkout: Path) -> None:
     data = data_of(checkout)
     keys = data.with_name(f"{data.name}-keys")
     data.chmod(0o755)

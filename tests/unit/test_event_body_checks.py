@@ -1,4 +1,4 @@
-"""What is read of a body that says something else than its row, or nothing that could be read."""
+"""What is read of an event body that differs from its row or is unreadable."""
 
 import base64
 import json
@@ -48,12 +48,12 @@ def _other(name: str) -> object:
 
 
 @pytest.mark.parametrize(("salt", "value"), [(SHOWN, "Mallory"), ("AAAA", "Ann"), ("A", "Ann")])
-def test_an_event_value_without_its_commitment_is_named(salt: str, value: str) -> None:
+def test_an_event_value_that_does_not_match_its_commitment_is_named(salt: str, value: str) -> None:
     assert event_checks.compare_columns(BODY, COLUMNS, {"name": (salt, value)})[1] == ("name",)
 
 
 @pytest.mark.parametrize("body", [b"", b"x", b"[]", b"{}", b'"text"', b"\xff", b'{"at":7,"id":[],"action":{}}'])
-def test_an_empty_event_body_leaves_only_the_indispensable_columns(body: bytes) -> None:
+def test_an_empty_or_malformed_event_body_leaves_only_the_indispensable_columns(body: bytes) -> None:
     members, altered = event_checks.compare_columns(body, COLUMNS, {"name": (SHOWN, "Ann")})
 
     assert set(altered) == {*event_checks.MEMBERS, "name"}

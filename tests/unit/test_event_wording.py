@@ -1,4 +1,4 @@
-"""An event in plain words: every action has some, and what of it is worth a line is said."""
+"""Events in plain words: each action has a sentence with the details that matter."""
 
 from datetime import UTC, datetime
 from typing import Any

@@ -1,4 +1,4 @@
-"""The lines of an export: what each says, where its borders are, and why what is none is refused."""
+"""The lines of an export: each kind, its limits, and why a malformed line is refused."""
 
 import io
 import json
@@ -51,7 +51,7 @@ TWICE = "a member is there twice"
 
 
 def but(members: dict[str, Any], **changes: object) -> bytes:
-    """Return a line of which something is another; a lone surrogate is escaped, as JSON lets it be."""
+    """Return a line with some members changed; a lone surrogate is escaped, as JSON allows."""
     return json.dumps(members | changes).encode() + b"\n"
 
 
@@ -60,7 +60,7 @@ def without(members: dict[str, Any], name: str) -> bytes:
 
 
 def personal(**changes: object) -> bytes:
-    """Return an event's line with one personal value, of which something is another."""
+    """Return an event's line with one personal value, changed like this."""
     return but(EVENT, personal={"name": {"salt": text(SALT), "value": "Erin"} | changes})
 
 
@@ -126,12 +126,12 @@ def test_a_malformed_export_line_is_refused_with_the_reason(row: bytes, why: str
 
 
 def varied(members: dict[str, Any], name: str, *odd: object) -> list[bytes]:
-    """Return the line once with each of these values for one of its members."""
+    """Return copies of the line, each with one of these values for the named member."""
     return [but(members, **{name: one}) for one in odd]
 
 
 def within(why: str, members: dict[str, Any], *changes: dict[str, Any]) -> list[bytes]:
-    """Return the line of a gap, or the last one, once with each of these changes to what it says."""
+    """Return copies of the line whose only member is `why`, each with one of these changes inside."""
     return [line({why: members | change}) for change in changes]
 
 
@@ -186,7 +186,7 @@ def test_an_export_line_with_missing_or_surplus_or_mistyped_members_is_refused(r
         (FIRST["consistency"][0], "proof", 128),
     ],
 )
-def test_the_hashes_in_an_export_line_are_read_up_to_their_limit(
+def test_an_export_line_may_have_up_to_the_maximum_number_of_hashes(
     members: dict[str, Any], name: str, most: int
 ) -> None:
     def row(count: int) -> bytes:

@@ -1,4 +1,4 @@
-"""Each fact of a request is said where its declaration says so, and what is written by hand agrees with it."""
+"""Each fact of a request appears where its declaration says so, and handwritten lists agree with the declarations."""
 
 import csv
 import json
@@ -70,12 +70,12 @@ SAMPLES: list[tuple[Any, Any]] = [
     *((datetime, AT), (UUID, UUID(int=7)), (str, "DE")),
 ]
 COMPOSED = {"resources", "context"}
-"""Facts whose form in an event is put together by hand."""
+"""Facts whose form in an event is composed by hand."""
 SIGNED = {
     *("service", "actions", "mode", "policy_version", "opened_at", "max_uses", "pre_approval_id", "opens_at"),
     *("extends", "break_glass", "context", "resources"),
 }
-"""What the server signs of a request under the name of its field; further members are named otherwise."""
+"""What the server signs of a request under the name of its field; other signed members have other names."""
 PRINTED: dict[str, Any] = VIEW | {"level": None, "context": None, "created_at": "2026-11-29T08:05:00Z"}
 COLUMNS = [
     *("Request", "Customer", "State", "Engineer", "Service", "Resources", "Actions", "Reason", "Case"),
@@ -165,7 +165,7 @@ def test_a_resubmission_or_extension_copies_the_facts_of_the_earlier_request(nam
 
 
 def earlier_row(request: AccessRequest) -> Any:
-    """Return a request as it is locked to be repeated."""
+    """Return a request as the row that a resubmission or extension locks."""
     return type("Row", (), {**dict(request), "tenant": "contoso"})
 
 
@@ -246,7 +246,7 @@ def test_a_page_shows_each_request_fact_to_people_who_may_read_it(place: FactVie
 
 
 def said_to(who: Caller, listed: str, request: AccessRequest) -> list[tuple[str, str]]:
-    """Return what a page says of a request to a reader."""
+    """Return the facts of a request that a page shows to a reader."""
     token = READER.set(cast("Any", SimpleNamespace(caller=who)))
     try:
         return cast("list[tuple[str, str]]", TEMPLATES.filters[listed](request))
@@ -313,7 +313,7 @@ def test_vendor_auditors_do_not_read_the_reasons_in_a_request(name: str) -> None
 
 
 @each("name", [name for _, name, fact in facts() if fact.personal is WHY])
-def test_the_api_returns_the_reasons_in_a_request_only_to_their_readers(name: str) -> None:
+def test_the_api_returns_the_reasons_in_a_request_only_to_people_who_may_read_them(name: str) -> None:
     request = full()
     approver = Caller(NOBODY, "Ann", frozenset({RoleGrant(Role.APPROVER, request.tenant_id)}), side=Side.CUSTOMER)
     auditor = Caller(NOBODY, "Vic", frozenset({RoleGrant(Role.VENDOR_AUDITOR)}))
@@ -334,7 +334,7 @@ def test_the_servers_signature_covers_exactly_the_signed_request_facts() -> None
     assert set(AccessRequest.model_fields) >= SIGNED
 
 
-def test_policy_rules_look_at_declared_request_facts() -> None:
+def test_the_requester_facts_that_policy_rules_match_are_declared() -> None:
     assert set(policy_rules.PLACES) <= set(Requester.model_fields)
 
 

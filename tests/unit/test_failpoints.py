@@ -1,4 +1,4 @@
-"""Failpoints: each has a scene; off they do nothing."""
+"""Failpoints: each has a scene, and a disabled one does nothing."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""What a verifier found: counted whole, kept in part, and placed in words."""
+"""Findings of a verifier: all are counted, some are kept, and each is placed in words."""
 
 import pytest
 

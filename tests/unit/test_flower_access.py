@@ -1,4 +1,4 @@
-"""Who tries passwords at Flower: one attempt of an address at a time, and one network of IPv6 is one address."""
+"""Password attempts at Flower: one at a time for each address; an IPv6 network counts as one address."""
 
 import asyncio
 from time import monotonic

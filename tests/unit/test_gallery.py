@@ -1,4 +1,4 @@
-"""The gallery: every mail is made, by every style, and none of them breaks its form."""
+"""The gallery: every mail with every style of user text, and none breaks its layout."""
 
 import email
 import re
@@ -69,7 +69,7 @@ HEADERS = [
 
 
 class MarkupParser(HTMLParser):
-    """What a mail program makes of a page."""
+    """Reads a page as a mail program does."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -92,7 +92,7 @@ class MarkupParser(HTMLParser):
 
 @cache
 def every_mail() -> list[Specimen]:
-    """Return all of them; not when this file is imported, which every process of a run of the tests does."""
+    """Return all mails; made at import, they would take time in every process of a test run."""
     return list(specimens())
 
 
@@ -106,7 +106,7 @@ def raw(one: Specimen) -> bytes:
 
 
 def by(style: str) -> list[Specimen]:
-    """Return the mails that repeat what one style has written."""
+    """Return the mails with the user text of one style."""
     return [one for one in every_mail() if one.name.removesuffix("-no-link").endswith(f"-{style}")]
 
 

@@ -1,4 +1,4 @@
-"""The gates of the catalogue: what contradicts itself, or could match in two ways, is named by line and field."""
+"""Gates of the catalogue: a contradiction or an ambiguous path is named by line and field."""
 
 from collections.abc import Callable, Iterator
 from copy import deepcopy
@@ -437,7 +437,7 @@ def test_a_change_of_any_gate_setting_changes_the_digest_and_is_listed_by_name(w
 
 
 def test_every_field_of_gate_and_issuers_is_in_the_gate_definition() -> None:
-    """A field that is added to the catalogue is either part of it, or left out here for a reason."""
+    """A field added to the catalogue is either part of the definition, or left out here for a reason."""
     document = deepcopy(DOCUMENT)
     catalogue = Catalogue.model_validate(document)
     gate, body = catalogue.services["mail"].gate, defined().body

@@ -1,4 +1,4 @@
-"""`lockbox gate probe`: what counts as refused, what as a hole, and what it never sends."""
+"""`lockbox gate probe`: what counts as a refusal, what counts as a hole, and what the probe never sends."""
 
 import json
 import threading
@@ -24,7 +24,7 @@ NO = {"Lockbox-Reason": "no_token"}
 
 
 class StubGateway:
-    """Answers every call with the same, but for those to some targets or with some header."""
+    """Gives every call the same answer, except calls to some targets or with some headers."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[str, str, dict[str, str]]] = []
@@ -110,7 +110,7 @@ def test_the_probe_accepts_a_bad_request_answer_for_odd_calls_only(gateway: Stub
     assert hole["call"] == "X-Original-URI"
 
 
-def test_the_probe_reports_a_403_not_from_the_gate_as_a_hole(gateway: StubGateway) -> None:
+def test_the_probe_reports_a_403_that_does_not_come_from_the_gate_as_a_hole(gateway: StubGateway) -> None:
     gateway.status, gateway.headers = 403, {}
 
     found = probe(gateway.url, "--output", "json")

@@ -1,4 +1,4 @@
-"""The tokens of gateways: how long one is remembered, when it is looked up again, and that strangers wait in vain."""
+"""Tokens of gateways: how long they are remembered, when they are looked up again, and limits for unknown ones."""
 
 import asyncio
 from collections.abc import Callable
@@ -21,7 +21,7 @@ TOKEN, ACCOUNT = UUID(int=1), UUID(int=2)
 
 
 class LookUps:
-    """Answers each look-up with the caller that the test names, when it lets it."""
+    """Answers each look-up with the caller that the test names, as soon as the test lets it."""
 
     def __init__(self, *scopes: str, role: Role = Role.SYSTEM) -> None:
         standings = frozenset({RoleGrant(role, None)})

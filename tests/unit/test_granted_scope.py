@@ -1,4 +1,4 @@
-"""What approvers keep of what was asked, and what is left of it: never more, never nothing, in the order asked."""
+"""What approvers grant of the requested parts: never more, never nothing, and in the requested order."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""The guard against a small Lockbox over real connections: what it allows, when it asks, and that doubt is a no."""
+"""The guard with a small Lockbox, over real connections: what it allows, when it asks, and its refusal in doubt."""
 
 import asyncio
 import logging

@@ -1,4 +1,4 @@
-"""What a guard reports of what was done inside windows: gathered, bounded, repeated until it is taken."""
+"""A guard's reports of activity inside windows: gathered, bounded, and repeated until Lockbox accepts them."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -53,7 +53,7 @@ def soon(says: Callable[[], bool]) -> None:
     wait_for("it was reported", says, SOON)
 
 
-def test_the_guard_counts_activity_and_reports_the_counts_to_the_request_that_allowed_it(
+def test_the_guard_counts_activity_and_reports_the_counts_for_the_request_that_allowed_it(
     lockbox: SmallLockbox, guard: Guard, allowed: Allowed
 ) -> None:
     for _ in range(1000):
@@ -149,7 +149,7 @@ def test_a_guard_without_a_report_token_refuses_to_report_activity(
 
 
 def uses(lockbox: SmallLockbox, request: UUID | None) -> int:
-    """Return how often a window was used, as far as it was reported."""
+    """Return the reported number of uses of a window."""
     path = f"/v1/requests/{request}/activity"
     return sum(one["count"] for where, one in lockbox.used if where == path)
 

@@ -1,4 +1,4 @@
-"""What time a guard takes it to be by the database: as far ahead as it can be, and no further for long."""
+"""The guard's estimate of the database's time: the latest time possible, and not much too late for long."""
 
 import subprocess
 import sys
@@ -35,7 +35,7 @@ class GuardSeconds:
 
 
 class SlowSeconds:
-    """The guard's clock, by which the connection that begins next takes so many seconds to begin."""
+    """The guard's clock; the next connection takes `slow` seconds by it to begin."""
 
     def __init__(self) -> None:
         self.slow = 0.0
@@ -57,7 +57,7 @@ def lockbox() -> Iterator[SmallLockbox]:
 
 
 def known(clock: GuardSeconds, seconds: float = 0.0) -> DatabaseClock:
-    """Return what is known after a stream that took so long to begin, and a heartbeat."""
+    """Return what is known after a stream that took so many seconds to begin, and a heartbeat."""
     found = DatabaseClock(clock)
     found.note_sent()
     clock.now += seconds
@@ -67,7 +67,7 @@ def known(clock: GuardSeconds, seconds: float = 0.0) -> DatabaseClock:
 
 
 def off(found: DatabaseClock, clock: GuardSeconds) -> float:
-    """Return by how many seconds it is too late."""
+    """Return by how many seconds the estimate is ahead of the database's clock."""
     now = found.now()
     assert now is not None
     return (now - clock.database) / 1e6

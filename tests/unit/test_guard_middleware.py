@@ -1,4 +1,4 @@
-"""The guard before ASGI and WSGI services, over real connections: who is let in, what is answered, what is cut."""
+"""The guard in front of ASGI and WSGI services, over connections: who is let in, what is answered, what is cut."""
 
 import asyncio
 import time
@@ -76,7 +76,7 @@ def no_windows(lockbox: SmallLockbox, guard: Guard) -> Iterator[None]:
 
 @pytest.fixture
 def opened(lockbox: SmallLockbox, guard: Guard) -> Opener:
-    """Open a window, and return its request once the guard knows it."""
+    """Return a function that opens a window, and returns its request once the guard knows it."""
 
     def opens(said: dict[str, Any]) -> UUID:
         request = lockbox.open(said)
@@ -109,7 +109,7 @@ def test_guard_middleware_admits_a_call_with_a_window_and_gives_the_service_the_
 
 
 def ask_until_it_hears(port: int, **headers: str) -> httpx.Response:
-    """Ask until the guard hears Lockbox: it is deaf for a while where the machine stood still."""
+    """Ask until the guard hears Lockbox: after a stall of the machine, it hears nothing for a while."""
     answers = list[httpx.Response]()
 
     def heard() -> bool:
@@ -148,7 +148,7 @@ def test_guard_middleware_answers_401_without_a_token(opened: Opener, port: int,
 
 
 def test_guard_middleware_removes_the_asgi_extensions_for_sending_whole_files(opened: Opener, guard: Guard) -> None:
-    """It would send one past the guard, which could not cut it."""
+    """A service could use them to send a file past the guard, which could not cut it."""
     opened(window())
     tls: dict[str, Any] = {"tls": {"version": 772}}
     offered = tls | {"http.response.pathsend": {}, "http.response.zerocopysend": {}}

@@ -1,4 +1,4 @@
-"""Whether a call goes on: counted from what the stream said, by any window that allows it, and over none."""
+"""When a guarded call continues: under which windows, and how long it waits between them."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -21,7 +21,7 @@ Opener = Callable[..., None]
 
 
 class ToldGuard:
-    """What a guard knows of a stream whose clock is a test's; its own clock is as far as the database's."""
+    """A guard's knowledge from a stream that the test writes; guard and database have one clock."""
 
     def __init__(self) -> None:
         self.seconds = 0.0

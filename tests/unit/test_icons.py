@@ -1,4 +1,4 @@
-"""The icons of the pages: what is used is there, what is there is used, and none can do more than be seen."""
+"""Page icons: each used icon exists, each existing icon is used, and none can do more than be seen."""
 
 import re
 from importlib.resources import files
@@ -21,7 +21,7 @@ SECTION_ICONS = {section.icon for section in navigation.SECTIONS}
 
 
 def named_in_templates() -> set[str]:
-    """Return all that could be the name of an icon where templates show one."""
+    """Return every string that may name an icon at the places where templates show icons."""
     folder = files("api.portal").joinpath("templates")
     texts = [file.read_text() for file in folder.iterdir() if file.name.endswith(".html")]
     places = [part for text in texts for found in NAMED.findall(text) for part in found]

@@ -75,12 +75,12 @@ def issuers(issuer: LocalIssuer, clock: SteppedClock) -> IdentityProviders:
 
 
 def settled() -> None:
-    """Wait until nothing is fetched behind a caller's back any more."""
+    """Wait until no fetch runs in the background."""
     until(lambda: not any(thread.name.startswith("fetch ") for thread in threading.enumerate()))
 
 
 def until(is_so: Callable[[], bool]) -> None:
-    """Wait until it is so; a test that waits for more than a moment fails."""
+    """Wait until the condition is met; fail after ten seconds."""
     end = time.monotonic() + 10
     while not is_so():
         assert time.monotonic() < end

@@ -1,4 +1,4 @@
-"""Keys of sign-ins, roles and codes: derived from a root, known by their ids, and believed while they are named."""
+"""Keys of sign-ins, roles and codes: derived from a root, known by their ids, and trusted while configured."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
@@ -47,7 +47,7 @@ def test_different_contents_have_different_macs(one: list[object], other: list[o
 
 
 def _alike(one: list[object], other: list[object]) -> bool:
-    """An id and its text are one and the same to us: no column holds now this and now that."""
+    """An id equals its text: no column holds sometimes the one and sometimes the other."""
     return [str(part) if isinstance(part, UUID) else part for part in one] == [
         str(part) if isinstance(part, UUID) else part for part in other
     ]

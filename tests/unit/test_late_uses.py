@@ -1,4 +1,4 @@
-"""A window for a number of uses is not used for a question that was already answered."""
+"""A window with a limit of uses loses none to a question that was already answered."""
 
 import asyncio
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The licence is where people and tools look for it, and names all that others have made."""
+"""The licence is where people and tools look for it, and the notice names all vendored files."""
 
 import tomllib
 from pathlib import Path

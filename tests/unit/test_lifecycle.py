@@ -211,13 +211,13 @@ def test_the_schedule_covers_everything_the_timer_does() -> None:
 Move = tuple[int, str]
 REMOVED = {"removed_before": True}
 MOST = 2**53 - 1
-"""The highest number that an event can hold: nobody has the time or the memory to count that far."""
+"""The highest number that an event can hold, too high to count up to in time or memory."""
 
 
 def taken(moves: Sequence[Move], *, removed_before: bool = False, asked_by: int = 1) -> list[Finding]:
-    """Return what is found in the moves of request A, the first of which stands in line 10 as event 100.
+    """Return the findings about the moves of request A, whose first row is event 100 in line 10.
 
-    The customer was asked by the move with the number `asked_by`.
+    The move with the number `asked_by` asked the customer.
     """
     requests = MoveChecker(Findings(), removed_before)
     for place, (seq, state) in enumerate(moves):
@@ -228,7 +228,7 @@ def taken(moves: Sequence[Move], *, removed_before: bool = False, asked_by: int 
 
 
 def at(place: int, message: str) -> Finding:
-    """Return the finding that stands at a move, counted from 0."""
+    """Return the finding about a move; places are counted from 0."""
     return Finding(FindingKind.GAP_IN_MOVES, message, 10 + place, 100 + place, f"e{place}")
 
 

@@ -18,7 +18,7 @@ TOKEN = "lbx_production_0197f3a0a0a07a0a8a0a0a0a0a0a0a0a_" + "aB3-_" * 8 + "xyz"
 
 @pytest.fixture
 def log_as_in_production() -> Iterator[Callable[[], None]]:
-    """Return what sends logs where production sends them; all is as it was after the test."""
+    """Return a function that sets up logging as in production; the test's end restores the earlier setup."""
     root = logging.getLogger()
     level, kept = root.level, structlog.get_config()
     yield lambda: lockbox_logging.configure(Settings(environment="test"))

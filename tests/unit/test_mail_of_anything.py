@@ -1,4 +1,4 @@
-"""Whatever people write, a mail can be made of it, says it, and keeps its form."""
+"""Whatever people write, a mail can be made of it, contains it, and keeps its form."""
 
 import email
 import re

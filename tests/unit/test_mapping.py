@@ -1,4 +1,4 @@
-"""The gate's mapping: which request uses what, and that nothing is taken that somebody could read in another way."""
+"""The gate's mapping: which resource and action a request uses, and that every ambiguous request is refused."""
 
 from typing import Any
 from urllib.parse import quote
@@ -420,7 +420,7 @@ MADE = st.sampled_from([(PLAIN, ""), (ESCAPING, "@:+")])
 
 
 def taken(made: ServiceMapping, target: str) -> MappedCall | None:
-    """Return what a request is mapped to, if it is."""
+    """Return what a request is mapped to; None if it is refused."""
     try:
         return made.map(GateCall("GET", target, HOST))
     except MappingRefused:
@@ -428,7 +428,7 @@ def taken(made: ServiceMapping, target: str) -> MappedCall | None:
 
 
 def again(call: MappedCall, escaped: str, order: str) -> str:
-    """Return the one target that is mapped to this call, with its parameters in this target's order."""
+    """Return the only target that is mapped to this call, with its parameters in the order of the target `order`."""
     in_path = "".join(mark for mark in PATH_MARKS if mark not in escaped)
     in_query = "".join(mark for mark in QUERY_MARKS if mark not in escaped)
     kind, _, name = call.resource.partition(":")

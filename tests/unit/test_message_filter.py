@@ -1,4 +1,4 @@
-"""What comes from the broker: a task is made anew from its name and ids, and nothing of a stranger's survives."""
+"""Messages from the broker: a task is rebuilt from its name and ids, and no other content survives."""
 
 import base64
 import contextlib

@@ -1,4 +1,4 @@
-"""Whatever is filled in or sent wrongly is answered by what to do, in plain words."""
+"""Every wrong input is answered with what to do, in plain words."""
 
 import re
 from typing import Any

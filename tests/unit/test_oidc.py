@@ -1,4 +1,4 @@
-"""Sign-in by OpenID Connect: a token proves somebody only if it is for us, for now, and of an issuer of ours."""
+"""Sign-in by OpenID Connect: a token proves a person only if it is for Lockbox, valid now and of a known issuer."""
 
 import base64
 import json
@@ -181,7 +181,7 @@ def test_a_bearer_token_of_another_client_is_accepted_if_the_client_is_listed(is
 
 LISTED = "cli"
 CLIENTS = [None, CLIENT_ID, AUDIENCE, LISTED, "other", "", 7, ["cli"]]
-"""What a claim can name: nothing, our client, an authorized party, another's, and what is no client."""
+"""Client claims: none, our client, an audience, a listed client, another client, and values that are no client."""
 
 
 @pytest.mark.parametrize("claims", list(combinations(CLIENT_CLAIMS, 2)), ids="-".join)
@@ -296,7 +296,7 @@ def tampered(token: str, **changes: Any) -> str:
 
 
 def made_up(header: bytes, claims: bytes = b"{}") -> str:
-    """Whatever somebody may write where header and claims belong."""
+    """Return an unsigned token with anything in place of header and claims."""
     return f"{encoded(header)}.{encoded(claims)}."
 
 

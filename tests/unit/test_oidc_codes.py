@@ -1,4 +1,4 @@
-"""Codes of identity providers, and the keys that sign what is redeemed for them."""
+"""Codes of identity providers, and the keys that sign the ID tokens redeemed for them."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -56,7 +56,7 @@ def issuers(issuer: LocalIssuer) -> IdentityProviders:
 
 
 def sign_in(begun: AuthorizationRequest) -> dict[str, str]:
-    """Go where a browser is sent, and return what it brings back."""
+    """Follow a sign-in redirect as a browser does, and return the parameters of the callback."""
     back = httpx.get(begun.url, trust_env=False).headers["location"]
     return {name: values[0] for name, values in parse_qs(urlsplit(back).query).items()}
 
@@ -68,7 +68,7 @@ def come_back(
     brought: dict[str, str],
     **changes: Any,
 ) -> VerifiedIdentity:
-    """Finish the sign-in with what the browser brought and what was kept, with changes."""
+    """Finish the sign-in with the parameters of the callback and the stored secrets, with changes."""
     facts: dict[str, Any] = {
         "code": brought["code"],
         "verifier": begun.verifier,

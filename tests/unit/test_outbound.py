@@ -1,4 +1,4 @@
-"""The operator's two exceptions: private networks, and a proxy that is told a checked address and never a name."""
+"""The operator's two exceptions: private networks, and a proxy that gets a checked address and never a name."""
 
 import asyncio
 import socket
@@ -53,7 +53,7 @@ NOT_PRIVATE = [
 
 @pytest.fixture(scope="module")
 def tls(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """A certificate for the name alone, and who trusts it."""
+    """TLS contexts: a server's with a certificate for the name alone, and a client's that trusts it."""
     return certified(tmp_path_factory.mktemp("tls"), NAME)
 
 
@@ -65,7 +65,7 @@ def issuer(tls: tuple[ssl.SSLContext, ssl.SSLContext]) -> Iterator[LocalIssuer]:
 
 @pytest.fixture
 def proxy(issuer: LocalIssuer) -> Iterator[ConnectProxy]:
-    """A proxy that leads the public address, and a second one, to the issuer."""
+    """A proxy that connects two public addresses to the issuer."""
     port = port_of(issuer)
     with serving(ConnectProxy({f"{PUBLIC}:{port}": port, f"[2001:4860::1]:{port}": port})) as running:
         yield running

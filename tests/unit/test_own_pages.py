@@ -1,4 +1,4 @@
-"""Every form of the portal belongs to a page: where whoever has to sign in first, or was refused, goes on."""
+"""Every form of the portal belongs to a page, where people continue after a sign-in or a refusal."""
 
 import re
 from types import SimpleNamespace
@@ -21,12 +21,12 @@ ANYWHERE = {"/", "/live", "/sign-out", "/static/{name}"}
 
 
 def filled(path: str) -> str:
-    """Return a path with something for each of its parameters."""
+    """Return a path with a value for each of its parameters."""
     return re.sub(r"\{\w+\}", ONE, path)
 
 
 @each("path", sorted({route.path for route in OF_PORTAL if "GET" in route.methods and NO_PAGE not in route.tags}))
-def test_each_portal_page_has_one_owner(path: str) -> None:
+def test_each_portal_page_belongs_to_itself(path: str) -> None:
     assert own_page(REQUEST, filled(path)) == filled(path)
 
 
@@ -51,5 +51,7 @@ def test_each_portal_form_and_file_belongs_to_a_page(path: str) -> None:
         ("/" + "a/" * 5_000, "/"),
     ],
 )
-def test_a_refused_portal_form_returns_to_the_page_that_owns_it_or_the_start_page(path: str, page: str) -> None:
+def test_a_refused_portal_form_returns_to_the_page_to_which_it_belongs_or_to_the_start_page(
+    path: str, page: str
+) -> None:
     assert own_page(REQUEST, path) == page

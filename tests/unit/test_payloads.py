@@ -1,4 +1,4 @@
-"""The body of a webhook: thin, with ids, state and both clocks."""
+"""The body of a webhook: minimal, with ids, state and both deadlines."""
 
 import json
 from dataclasses import replace

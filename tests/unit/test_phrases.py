@@ -26,7 +26,9 @@ AT = datetime(2026, 11, 28, 20, 0, tzinfo=UTC)
         (["mailbox:\u0430nna@contoso.example"], "1 mailbox"),
     ],
 )
-def test_short_lists_in_a_sentence_are_named_and_long_lists_counted(resources: list[str], said: str) -> None:
+def test_a_sentence_names_one_short_plain_resource_and_otherwise_counts_resources(
+    resources: list[str], said: str
+) -> None:
     assert phrases.things(resources) == said
 
 

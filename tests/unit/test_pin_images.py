@@ -1,4 +1,4 @@
-"""Digests of images: they come from a registry or not at all."""
+"""Digests of images: they come from a registry, or no file is changed."""
 
 import hashlib
 import re
@@ -32,7 +32,7 @@ TOKEN = "a-token"
 
 @dataclass
 class Registry:
-    """A registry on loopback; `served` is what it has for each path of a manifest."""
+    """A registry on loopback; `served` has the content for each path of a manifest."""
 
     served: dict[str, bytes] = field(default_factory=dict)
     kind: str = INDEXES[0]

@@ -1,4 +1,4 @@
-"""A diff of policies in words: each term has a name, lengths of time are read, and people have theirs."""
+"""A policy diff in words: each term has a name, and durations and people are readable."""
 
 from uuid import UUID
 

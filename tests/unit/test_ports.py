@@ -19,7 +19,7 @@ TAKES = "import sys; from config import ports; print(ports.take(int(sys.argv[1])
 
 @contextmanager
 def another(code: str, *told: object) -> Iterator[tuple[str, ...]]:
-    """Run code in another process; yield the words that it says, and end it."""
+    """Run code in another process; yield the words that it prints, and end it."""
     command = [sys.executable, "-c", code, *map(str, told)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

@@ -1,4 +1,4 @@
-"""The pool of a worker watches each of its children, whatever the event loop says of it."""
+"""A worker's pool keeps watching its children, whatever the event loop reports about them."""
 
 import subprocess
 import sys

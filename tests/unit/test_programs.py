@@ -1,4 +1,4 @@
-"""What a missing program leaves out, and how to install it: said before a run, and counted in its last line."""
+"""Missing programs: named before a test run with how to install them, and counted in its last line."""
 
 import re
 import subprocess
@@ -53,7 +53,7 @@ def test_every_program_that_tests_need_is_named_before_a_run() -> None:
         absent("no-such-program")
 
 
-def test_a_program_that_tests_unpack_by_themselves_counts_as_there(tmp_path: Path) -> None:
+def test_a_program_that_tests_unpack_by_themselves_is_not_missing(tmp_path: Path) -> None:
     for name, code in (("dpkg", 0), ("apt-get", 0)):
         (tmp_path / name).write_text(f"#!/bin/sh\nexit {code}\n")
         (tmp_path / name).chmod(0o755)
@@ -74,7 +74,7 @@ def test_a_missing_program_fails_a_test_in_ci_and_skips_it_elsewhere(monkeypatch
         need("promtool")
 
 
-def test_a_test_that_needs_root_fails_in_ci_without_root_and_is_counted_elsewhere(
+def test_without_root_a_test_that_needs_root_fails_in_ci_and_is_skipped_and_counted_elsewhere(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 1000)

@@ -1,4 +1,4 @@
-"""Public keys of the audit log: printed for whoever checks, and handed to each process of a developer's stack."""
+"""Public keys of logs and approvals: printed for people who verify, and passed to the processes that use them."""
 
 import json
 from pathlib import Path

@@ -40,7 +40,7 @@ def vote(
     own: bool = True,
     for_: Iterable[UUID] = (),
 ) -> Vote:
-    """Return a vote of an approver, or of a mere delegate, who has no seat of the own."""
+    """Return a vote of an approver, or of a delegate who has no seat of their own."""
     seats = frozenset([*([person] if own else []), *for_]) if may else frozenset()
     return Vote(person, decision, seats, ApprovalLimits(window))
 

@@ -1,4 +1,4 @@
-"""What is said of how many people could be reached: pure sentences, persons and not notifications."""
+"""Sentences about how many people could be reached: they count people and not notifications."""
 
 import pytest
 

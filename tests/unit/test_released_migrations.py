@@ -1,4 +1,4 @@
-"""What a release has made of a database is never changed: its migrations are frozen."""
+"""The migrations of a release are frozen."""
 
 import hashlib
 

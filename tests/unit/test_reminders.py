@@ -1,4 +1,4 @@
-"""When the clock of a request wakes, and what is due then: reminders, escalation, warnings, and the end above all."""
+"""When the timer of a request wakes, and what is due then: reminders, escalation, warnings, and above all the end."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -38,7 +38,7 @@ AT = st.floats(-0.1, 1.1)
 
 
 def pending(hours: float = 12, **changes: Any) -> Phase:
-    """Return a request that has just been asked of the customer."""
+    """Return a request on which the customer was just asked to decide."""
     return replace(Phase(State.PENDING, NOON, NOON + hours * HOUR), **changes)
 
 
@@ -48,7 +48,7 @@ def reviewing(hours: float = 4, **changes: Any) -> Phase:
 
 
 def run(phase: Phase, terms: Terms, late: timedelta = timedelta(0)) -> list[tuple[datetime, DueReminders]]:
-    """Let the clock run to the deadline, each time woken that late; return what was due when."""
+    """Run the timer to the deadline, waking late by `late` each time; return what was due when."""
     seen = []
     woken_at = wake_at(phase, terms, phase.since)
     while woken_at and woken_at < phase.deadline_at:
@@ -221,7 +221,7 @@ def test_a_daylight_saving_change_does_not_shift_escalation_to_later_tiers(here:
 
 
 @pytest.mark.parametrize("seconds", [300, 600])
-def test_the_end_of_a_window_no_longer_than_the_warning_is_not_announced(seconds: int) -> None:
+def test_the_end_of_a_window_that_is_not_longer_than_the_warning_time_is_not_announced(seconds: int) -> None:
     terms = QUIET.model_copy(update={"closing_warning": 600})
     opened = Phase(State.ACTIVE, NOON, NOON + timedelta(seconds=seconds))
 

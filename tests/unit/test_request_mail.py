@@ -1,4 +1,4 @@
-"""What a notification says, and that nobody can make it say something else."""
+"""What a notification says, and that user text cannot make it say anything else."""
 
 import re
 from dataclasses import replace
@@ -116,7 +116,7 @@ def test_a_reminder_mail_omits_what_the_policy_keeps_out_of_every_mail(template:
 
 
 @each("state", State)
-def test_a_mail_without_a_link_says_where_to_go_and_has_no_address(state: State) -> None:
+def test_a_mail_without_a_link_says_where_to_go_and_contains_no_url(state: State) -> None:
     made = mail(template=state.value, wording=MailWording(link=False))
 
     for body in (made.text, made.html):

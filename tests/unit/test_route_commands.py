@@ -1,4 +1,4 @@
-"""The table of commands that call one route: each row is held against the API's description, and played once."""
+"""The table of commands that call one route: each row is compared with the API's description, and run once."""
 
 import json
 import threading
@@ -40,7 +40,7 @@ ID = "0197f3a0-a0a0-7a0a-8a0a-0a0a0a0a0a0a"
 
 
 def resolved(schema: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return a schema itself, where it refers to another one or may be left out."""
+    """Return the schema that another one refers to, or allows besides null."""
     for one in schema.get("anyOf", ()):
         if one.get("type") != "null":
             return resolved(one)
@@ -54,7 +54,7 @@ def operation(row: RouteCommand, path: str) -> Mapping[str, Any]:
 
 
 def taken(of: Mapping[str, Any]) -> tuple[set[str], set[str]]:
-    """Return the names of all that a route takes, and of what it needs."""
+    """Return the names of all inputs of a route, and of the required ones."""
     named = {one["name"].lower().replace("-", "_"): one.get("required", False) for one in of.get("parameters", ())}
     body = resolved(of["requestBody"]["content"]["application/json"]["schema"]) if "requestBody" in of else {}
     needed = {name for name, is_needed in named.items() if is_needed} | set(body.get("required", ()))
@@ -62,7 +62,7 @@ def taken(of: Mapping[str, Any]) -> tuple[set[str], set[str]]:
 
 
 def answered(of: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the schema of a route's answer; none where it has nothing to say."""
+    """Return the schema of a route's answer; an empty one if the answer has no body."""
     good = next(one for status, one in of["responses"].items() if status.startswith("2"))
     return resolved(good["content"]["application/json"]["schema"]) if "content" in good else {}
 
@@ -83,7 +83,7 @@ def test_every_cli_command_in_the_route_table_calls_an_existing_route_with_its_p
 
 
 @each(("name", "path"), ROUTES)
-def test_every_field_shown_by_a_cli_command_is_in_the_routes_answer(name: str, path: str) -> None:
+def test_every_field_that_a_cli_command_shows_is_in_the_answer_of_its_route(name: str, path: str) -> None:
     view, answer = ROWS[name].view, answered(operation(ROWS[name], path))
     shown = [view.field] if isinstance(view, Once) else []
     if isinstance(view, TableOf | FactsOf):
@@ -107,7 +107,7 @@ def test_only_cli_commands_with_empty_answers_have_no_json_output() -> None:
 
 @dataclass
 class RecordedCall:
-    """What came to the API."""
+    """A call that the API received."""
 
     method: str
     path: str
@@ -117,7 +117,7 @@ class RecordedCall:
 
 @dataclass
 class RecordingApi:
-    """An API that notes what it is called for and answers the same to everything."""
+    """An API that records its calls and gives each the same answer."""
 
     answer: Any = None
     calls: list[RecordedCall] = field(default_factory=list)
@@ -127,7 +127,7 @@ class RecordingApi:
         return CliRunner().invoke(app, words, env={"LOCKBOX_URL": self.url, "LOCKBOX_TOKEN": "t", "COLUMNS": "200"})
 
     def sent(self, *words: str) -> RecordedCall:
-        """Return what a command, which is to go well, has sent."""
+        """Run a command, which must succeed, and return its call."""
         result = self.run(*words)
         assert result.exit_code == 0, result.output
         return self.calls[-1]
@@ -138,7 +138,7 @@ def api() -> Iterator[RecordingApi]:
     recording = RecordingApi()
 
     class Handler(BaseHTTPRequestHandler):
-        """Notes and answers."""
+        """Records and answers calls."""
 
         def answer(self) -> None:
             body = self.rfile.read(int(self.headers.get("content-length", 0)))
@@ -170,7 +170,7 @@ ROLES = ("--role", "approver", "--role", "auditor")
 
 @pytest.mark.far
 @pytest.mark.parametrize(("version", "header"), [((), "*"), (("--version", "7"), '"7"')])
-def test_the_version_replaced_by_a_cli_command_is_sent_as_a_header(
+def test_a_cli_command_sends_the_version_that_it_replaces_as_a_header(
     api: RecordingApi, version: tuple[str, ...], header: str
 ) -> None:
     api.answer = {"id": ID, "since": None, "version": 8, "name": "", "address": "", "roles": [], "eligible": True}
@@ -183,7 +183,9 @@ def test_the_version_replaced_by_a_cli_command_is_sent_as_a_header(
 
 
 @pytest.mark.far
-def test_the_cli_sends_no_omitted_option_and_sends_a_renamed_option_under_the_apis_name(api: RecordingApi) -> None:
+def test_the_cli_sends_no_omitted_option_and_sends_a_renamed_option_under_its_name_in_the_api(
+    api: RecordingApi
+) -> None:
     api.answer = {"id": ID, "name": "", "address": "", "roles": []}
 
     sent = api.sent("vendor", "invite", "--name", "Nils", "--email", "nils@vendor.example", "--role", "engineer")

@@ -1,4 +1,4 @@
-"""What a tenant may lay down, which asks a rule is about, and dated consent."""
+"""Policies: what can be stored, which requests a rule matches, and dated consent."""
 
 import random
 from contextlib import nullcontext
@@ -27,7 +27,7 @@ READS_ANN = RequestFacts("mail", ["read"], Reason.SUPPORT_CASE, ["mailbox:ann", 
 
 
 def fits_by_hand(pattern: str, text: str) -> bool:
-    """Say the same as `fits`, from the definition: a star eats nothing, or one character and goes on."""
+    """Decide like `fits`, by the definition: a star matches nothing, or one character and whatever a star matches."""
     if not pattern:
         return not text
     if pattern[0] == "*":
@@ -36,7 +36,7 @@ def fits_by_hand(pattern: str, text: str) -> bool:
 
 
 def shuffled(value: Any, order: random.Random) -> Any:
-    """Return JSON with every object and every list but those of rules and tiers in another order."""
+    """Return JSON with all objects and lists in another order, except lists of rules and tiers."""
     if isinstance(value, dict):
         names = order.sample(list(value), len(value))
         return {n: value[n] if n in {"rules", "tiers"} else shuffled(value[n], order) for n in names}

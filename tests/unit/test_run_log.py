@@ -53,7 +53,7 @@ def test_the_run_log_gets_all_lines_and_the_console_shows_only_lines_meant_for_p
 
 
 class InterruptedFile(io.RawIOBase):
-    """A file in whose first write a signal comes."""
+    """A file in whose first write a signal arrives."""
 
     def __init__(self, handler: Callable[[], object]) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The guarded way out: no inner network, no redirect, no proxy, and never longer or more than was allowed."""
+"""Guarded outgoing calls: no internal network, no redirect, no proxy, and never longer or larger than allowed."""
 
 import socket
 import ssl
@@ -35,7 +35,7 @@ def issuer() -> Iterator[LocalIssuer]:
 
 
 def resolve_to(monkeypatch: pytest.MonkeyPatch, *answers: list[str]) -> list[str]:
-    """Let names resolve to one answer after the other, and return the list of what was asked for."""
+    """Make names resolve to one answer after the other, and return the list of the names asked for."""
     asked: list[str] = []
 
     def getaddrinfo(host: str, *_: object, **__: object) -> list[tuple[int, int, int, str, tuple[str, int]]]:
@@ -235,7 +235,7 @@ def test_safe_http_refuses_a_certificate_for_another_name_or_by_an_unknown_autho
 
 
 def certified(folder: Path, name: str) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """A server's context with a certificate for that name, and a client's that trusts it."""
+    """Return a server's TLS context with a certificate for that name, and a client's that trusts it."""
     key, own = ec.generate_private_key(ec.SECP256R1()), x509.Name([])
     at = datetime(2026, 1, 1, tzinfo=UTC)
     certificate = (

@@ -1,4 +1,4 @@
-"""Destinations and their loop: who hangs takes nobody along, what was not sent comes back, all of it ends."""
+"""Sending pools: a hanging destination delays no other, unsent jobs are returned, and everything ends."""
 
 import asyncio
 import threading
@@ -55,7 +55,7 @@ class HangingJob:
         return self.said
 
     def finish(self, recorded: Callable[[], None]) -> None:
-        """Note that it is over, and that this was recorded, unless that is left to the test."""
+        """Note that the send is over, and confirm the record of it unless the test does that."""
         self.recorded = recorded
         if not self.is_unrecorded:
             recorded()
@@ -89,7 +89,7 @@ def quick(said: PeerResponse = PeerResponse.ANSWER) -> HangingJob:
 
 
 def send(way: ChannelPool, destination: str, job: HangingJob) -> HangingJob:
-    """Send it in a destination where there is room."""
+    """Send a job to a destination that has room."""
     assert way.enter(destination) == 0.0
     way.send(destination, job)
     return job

@@ -1,4 +1,4 @@
-"""Several hosts: of Postgres' the one that writes is found; of Redis they are refused with what to do."""
+"""Several hosts in a URL: of Postgres' hosts the writable one is used; for Redis they are refused with advice."""
 
 import pytest
 from psycopg.conninfo import conninfo_to_dict

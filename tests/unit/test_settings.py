@@ -162,7 +162,7 @@ MALFORMED = [
 
 
 def set_up(monkeypatch: pytest.MonkeyPatch, **changes: str | None) -> None:
-    """Make the environment that of a good production, with changes, whatever another case has made of it."""
+    """Make the environment that of a safe production setup, with changes, and undo those of earlier cases."""
     monkeypatch.undo()
     for name, value in (PRODUCTION | changes).items():
         if value is None:

@@ -141,7 +141,7 @@ def vendor(managers: dict[UUID, int], quiet: AbstractSet[UUID] = frozenset()) ->
 
 
 def next_of(known: RecipientDirectory, asked: int, to: int) -> PromptedApprovers:
-    """Return who is added, past those who were asked so far; E asks."""
+    """Return the managers whom the next tiers add to those already asked; the requester is E."""
     return prompt_tiers.wider_reviewers(
         known, E, informed=prompt_tiers.reviewers_so_far(known, E, asked), asked=asked, to=to
     )
@@ -169,7 +169,7 @@ def test_managers_with_prompts_off_are_asked_only_if_no_one_else_is_left() -> No
     assert prompt_tiers.first_reviewers(vendor({A: 1, B: 2}, quiet={A}), E) == PromptedApprovers(1, frozenset({A}))
 
 
-def test_without_tiers_all_managers_are_asked_but_the_requester_and_managers_who_opted_out() -> None:
+def test_without_tiers_all_managers_are_asked_except_the_requester_and_managers_who_opted_out() -> None:
     assert prompt_tiers.reviewers_so_far(vendor({A: 1, B: 2, C: 5, E: 1}, quiet={C}), E, 0) == {A, B}
     assert prompt_tiers.reviewers_so_far(vendor({A: 1, C: 5}, quiet={A, C}), E, 0) == {A, C}
 

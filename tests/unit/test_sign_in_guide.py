@@ -1,4 +1,4 @@
-"""docs/how-to/sign-in.md: its settings are taken as they stand there, and none is left out."""
+"""docs/how-to/sign-in.md: its settings are valid as printed, and none is left out."""
 
 import json
 import re

@@ -34,7 +34,7 @@ class Mailing:
         OPEN.append(self)
 
     def send(self, *mails: OutgoingMail) -> list[BaseException | None]:
-        """Send these at once, and return how each has failed; of one alone raise it."""
+        """Send these at once, and return how each has failed; raise the failure of a single mail."""
 
         async def send_all() -> list[BaseException | None]:
             return await asyncio.gather(*(self.mail.send(mail) for mail in mails), return_exceptions=True)
@@ -382,7 +382,7 @@ def test_an_idle_connection_closed_by_the_relay_costs_no_send_attempt() -> None:
 
 
 class TalkativeRelay(Sink):
-    """Says more than it was asked before it is given a mail, and then takes none."""
+    """Sends more answers than it was asked for before it gets a mail, and then accepts none."""
 
     def __init__(self, more: bytes) -> None:
         super().__init__()

@@ -27,7 +27,7 @@ def test_status_reports_late_work_as_wrong_and_timely_work_as_fine() -> None:
     assert found["Oldest mail to send"] == StatusLine("Oldest mail to send", "5 min", is_well=True)
 
 
-def test_status_leaves_failing_webhooks_to_their_owners_and_does_not_check_them() -> None:
+def test_status_reports_undelivered_mails_as_wrong_and_only_counts_undelivered_webhook_calls() -> None:
     dead: dict[tuple[str, str], float] = {(MetricName.DEAD_LATELY, channel): 3.0 for channel in ("mail", "webhook")}
 
     found = shown(dead, HELD)

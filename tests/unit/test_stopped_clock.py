@@ -1,4 +1,4 @@
-"""The approval clock while a question waits: it stands, for one further window at most, and goes on where it was."""
+"""The approval clock while a question waits: it stops, for one approval window at most, and then continues."""
 
 from datetime import UTC, datetime, timedelta
 

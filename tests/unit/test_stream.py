@@ -1,4 +1,4 @@
-"""Snapshots for guards: how often they may be asked for, one at a time by each token, and others in between."""
+"""Snapshots for guards: how often a token may ask for them, one at a time for each token, and tokens in turn."""
 
 import asyncio
 import json
@@ -26,7 +26,7 @@ SCOPE: dict[str, Any] = {"headers": []}
 
 
 class OpenedStreams:
-    """Streams of a memory with a thousand windows, and what they sent, in order, each by its guard's token."""
+    """Streams of a memory with a thousand windows, and what they sent, in order, with the number of each guard."""
 
     def __init__(self, most_a_token: int = 50) -> None:
         self.memory = WindowMemory()
@@ -118,7 +118,7 @@ def test_snapshot_parts_of_two_tokens_alternate_however_many_guards_share_a_toke
 
 
 def test_at_most_half_of_the_time_is_spent_on_guard_snapshots(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The clock of the test goes on by a second with each part, and each pause is as long."""
+    """The test's clock advances by a second with each part, and each pause is as long."""
     slept: list[float] = []
     sleep = asyncio.sleep
 
@@ -311,7 +311,7 @@ def test_windows_of_a_tenant_with_a_rolled_back_log_are_in_no_guard_snapshot() -
 
 
 def test_a_window_memory_that_is_loading_gives_no_guard_snapshot() -> None:
-    """By a part of what is open it would cut the rest."""
+    """From a part of the open windows, a guard would conclude that the others are closed."""
 
     async def play() -> tuple[Denial, list[str]]:
         one = OneStream()

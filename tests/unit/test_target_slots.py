@@ -1,4 +1,4 @@
-"""A target that hangs takes few of the slots, whatever waits for it, and the others have theirs."""
+"""A hanging target takes few slots, whatever waits for it, and leaves slots to other targets."""
 
 from uuid import UUID
 
@@ -15,7 +15,7 @@ ONE, TWO, THREE = UUID(int=1), UUID(int=2), UUID(int=3)
 
 
 class Watch:
-    """A clock that goes when it is told to."""
+    """A clock that a test moves."""
 
     def __init__(self) -> None:
         self.now = 100.0

@@ -210,7 +210,7 @@ def test_any_policy_terms_survive_conversion_to_json_and_back(terms: Terms) -> N
     assert written["reasons"] == sorted(written["reasons"])
 
 
-def test_a_submission_that_meets_the_policy_terms_is_missing_no_term() -> None:
+def test_a_submission_that_meets_the_policy_terms_lacks_nothing() -> None:
     terms = Terms(require_case=True, justification_least=19, access_ceiling=3600)
 
     assert lacking(terms) == []

@@ -1,4 +1,4 @@
-"""Traces: what is imported without them, what refuses to start, and a collector that does not answer."""
+"""Traces: imports without a collector, refusals to start, and a collector that does not answer."""
 
 import socket
 import subprocess

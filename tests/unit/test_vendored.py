@@ -1,4 +1,4 @@
-"""What others have made for pages is what they released, byte for byte, and its licence stands beside it."""
+"""Vendored files for pages are as released, byte for byte, and have their licences beside them."""
 
 import hashlib
 import re

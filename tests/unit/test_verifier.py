@@ -32,7 +32,7 @@ def rows_of(export: bytes) -> list[bytes]:
 
 
 def row_of(number: int) -> int:
-    """Return at which place of the whole export an event stands."""
+    """Return the place of an event in the whole export."""
     return 1 + number + number // 256 + 1
 
 
@@ -119,7 +119,7 @@ def drop_a_tile(rows: list[bytes]) -> None:
 
 
 def forge_a_hash(rows: list[bytes]) -> None:
-    """Replace an event, and its hash, by another of the same log's."""
+    """Replace the hash of an event by another one of the same log."""
     tile = row_of(256) - 1
     leaves = json.loads(rows[tile])["leaves"]
     leaves[44] = leaves[45]
@@ -226,7 +226,7 @@ def test_the_verifier_names_any_change_to_a_filtered_export(
 
 
 def rewritten(number: int) -> Log:
-    """Return the log as whoever owns database and key would tell it another way."""
+    """Return the log with one event changed, as the owner of database and key could rewrite it."""
     events = list(LOG.events)
     events[number] = event(number, {"name": "Somebody else"})
     return Log(events)
@@ -433,7 +433,7 @@ def test_the_hashes_of_removed_events_must_lead_to_the_root() -> None:
 
 
 def pruned(gone: range, start: int, stop: int) -> Log:
-    """Return a log of which some events are gone, and that says that these were removed."""
+    """Return a log that lacks some events, and whose last event says which were removed."""
     said = event(
         600, {}, action="audit_events_removed", seq=None, request_id=None, removed_from=start, removed_to=stop
     )
@@ -494,7 +494,7 @@ def test_the_verifier_accepts_any_history_and_detects_any_flipped_byte(log: Log,
 
 
 def said(export: bytes) -> object:
-    """Return what a file says, so that a flipped bit that JSON does not mind counts for none."""
+    """Return the values in a file, so that a flipped bit that changes no JSON value does not count."""
     try:
         return [json.loads(row) for row in export.split(b"\n") if row]
     except ValueError:

@@ -1,4 +1,4 @@
-"""The verifier of exports: approvals are held against what was asked for, and their signatures are checked."""
+"""The verifier of exports: approvals are compared with their requests, and their signatures are checked."""
 
 import base64
 import hashlib
@@ -40,7 +40,7 @@ def named(key: Ed25519PrivateKey) -> VerifierKey:
 
 
 def approval(signer: Ed25519PrivateKey = SIGNER, **changes: Any) -> dict[str, str]:
-    """Return what an event holds of an approval: signed as docs/audit-format.md has it, but for the changes."""
+    """Return an event's record of an approval: signed as docs/audit-format.md says, apart from the changes."""
     said = {
         "format": "lockbox approval 1",
         "request_id": REQUEST,
@@ -64,7 +64,7 @@ def approval(signer: Ed25519PrivateKey = SIGNER, **changes: Any) -> dict[str, st
 
 
 def narrowed(given: Any, resources: Any, actions: Any) -> list[SealedEvent]:
-    """Return a request that asks for two resources and two actions, and was opened for what is said."""
+    """Return a request for two resources and two actions, and its approval of these resources and actions."""
     wide = {"resources": json.dumps(WIDE["resources"])}
     submitted = event(0, wide, request_id=REQUEST, seq=1, **(ASKED | {"actions": WIDE["actions"]}), **SUBMITTED)
     granted = {"granted_resources": json.dumps(resources)} if resources is not None else {}
@@ -267,7 +267,7 @@ def test_a_narrowed_approval_is_compared_with_the_granted_parts(
         ("x", None),
     ],
 )
-def test_the_verifier_names_a_granted_part_that_was_not_requested_despite_a_signature(
+def test_the_verifier_names_a_granted_part_that_was_not_requested_even_if_the_approval_is_signed(
     resources: Any, actions: Any
 ) -> None:
     granted: dict[str, Any] = {"resources": resources or WIDE["resources"], "actions": actions or WIDE["actions"]}

@@ -1,4 +1,4 @@
-"""The verifier of exports: what it says of an event's body and of the personal values beside it."""
+"""The verifier of exports: what it says about an event's body and the personal values beside it."""
 
 import json
 from typing import Any

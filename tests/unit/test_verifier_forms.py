@@ -1,4 +1,4 @@
-"""The verifier of exports: files of odd forms, as a stranger or the owner of a database may hand over, are judged."""
+"""The verifier of exports: malformed files, as a stranger or the owner of a database may hand them over."""
 
 import json
 from typing import Any
@@ -28,7 +28,7 @@ FIRST, TILE, GAP, EVENT, END = 0, 1, 2, 3, -1
 
 
 def with_row(place: int, row: bytes) -> bytes:
-    """Return the export with another line in the place of one."""
+    """Return the export with the line at one place replaced."""
     rows = list(ROWS)
     rows[place] = row
     return b"".join(rows)
@@ -150,7 +150,7 @@ def test_the_verifier_reports_two_events_with_the_same_id() -> None:
         assert result.exit_code == BAD
 
 
-def test_an_export_file_with_other_line_ends_is_the_same_export() -> None:
+def test_an_export_file_with_other_line_endings_is_the_same_export() -> None:
     for export in (b"".join(ROWS), Log(LOG.events[:3]).filtered(lambda _: True)):
         result = verified(export.replace(b"\n", b"\r\n"))
 
@@ -209,7 +209,7 @@ def test_any_value_at_any_place_of_an_export_is_checked(data: st.DataObject) -> 
 
 
 def only_remarks(changed: Any, said: Any) -> bool:
-    """Whether a line differs in no more than what is unsigned and changes no result."""
+    """Return whether a line differs only in what is unsigned and changes no result."""
     return isinstance(changed, dict) and all(
         changed.get(name) == said[name] for name in said if name not in {"asked", "personal"}
     )

@@ -1,4 +1,4 @@
-"""Both verifiers on extensions, pre-approvals and findings: tampered with, left out, or put in another's place."""
+"""Both verifiers on extensions, pre-approvals and findings that were altered, left out or swapped."""
 
 import json
 from typing import Any
@@ -37,13 +37,13 @@ def result_of(events: list[SealedEvent]) -> VerificationResult:
 
 
 def changed(one: SealedEvent, *gone: str, **changes: Any) -> SealedEvent:
-    """Return an event with other facts, and without some, as a dishonest house would write it."""
+    """Return an event with other facts, and without some, as a dishonest vendor would write it."""
     facts = {name: value for name, value in json.loads(one.body).items() if name not in gone}
     return SealedEvent(canonical(facts | changes), one.personal)
 
 
 def extension(signed_for: str = FIRST) -> list[SealedEvent]:
-    """Return an extension and its approval, which is signed for what it extends."""
+    """Return an extension and its approval, which is signed for the window `signed_for`."""
     asked, opened = history(approval(extends=signed_for))
     return [changed(asked, extends=FIRST), opened]
 
@@ -84,7 +84,7 @@ def rule(number: int, which: str = FIRST, **changes: Any) -> list[SealedEvent]:
 
 
 def opened_by_it(*gone: str, **changes: Any) -> SealedEvent:
-    """Return a submission that a pre-approval opened at once, whose statement is signed for that one."""
+    """Return a submission that a pre-approval opened at once, with a statement signed for the pre-approval."""
     facts = ASKED | OF_RULE | {"mode": "enforce", "access_window": 3600, "pre_approval_id": FIRST}
     stated = {name: facts[name] for name in (*ASKED, "pre_approval_id")}
     opening: dict[str, Any] = {
@@ -139,7 +139,7 @@ def test_the_verifier_reports_a_window_that_its_pre_approval_does_not_allow(
 
 
 def glass(number: int, request: str, finding: str, comment: str) -> list[SealedEvent]:
-    """Return a window by break-glass that was revoked, and the finding about it."""
+    """Return a break-glass window that was revoked, and the finding about it."""
     asked = {"actor_id": ENGINEER, "on_behalf_of": None, "break_glass": True, "to_state": "reviewing"}
     given = approval(request_id=request, by=[MAX], until=TRUE["deadline_at"], break_glass=True)
     ended = {"request_id": request, "to_state": "revoked", "actor_id": ANN}
@@ -162,7 +162,7 @@ def test_the_verifier_accepts_sealed_break_glass_findings() -> None:
 
 
 def _swapped(export: bytes, places: tuple[int, int], member: str) -> bytes:
-    """Return the export in which two events have a member of each other."""
+    """Return the export in which two events have swapped a member."""
     lines = [json.loads(line) for line in export.splitlines()]
     first, second = (next(line for line in lines if line.get("number") == place) for place in places)
     first[member], second[member] = second[member], first[member]

@@ -1,4 +1,4 @@
-"""The verifier of exports: what it says of the first line, of those that follow, and of the last."""
+"""The verifier of exports: what it says about the first line, the lines that follow, and the last line."""
 
 import json
 from collections.abc import Callable

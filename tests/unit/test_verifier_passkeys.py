@@ -1,4 +1,4 @@
-"""Approvals that passkeys sign: who holds every key of the vendor's can forge none, and the verifier names each."""
+"""Approvals that passkeys sign: all keys of the vendor together forge none, and the verifier names each attempt."""
 
 import base64
 import hashlib
@@ -58,7 +58,7 @@ FILE = ApproverKeys(
 
 @dataclass
 class SignedApprovalExample:
-    """One approval, as an honest house would write it, or as its root would: whatever is changed is signed anew."""
+    """One approval, as an honest vendor or an attacker as root would write it: each changed part is signed again."""
 
     said: dict[str, Any] = field(default_factory=dict)
     content: dict[str, Any] = field(default_factory=dict)
@@ -74,7 +74,7 @@ class SignedApprovalExample:
 
     @property
     def text(self) -> bytes:
-        """What is kept of a decision apart, for it may be erased."""
+        """The part of a decision that is kept separately, because it may be erased."""
         return canonical({"comment": None, "resources": RESOURCES, "salt": "00" * 16} | self.content)
 
     def statement(self, **changes: Any) -> bytes:
@@ -107,7 +107,7 @@ class SignedApprovalExample:
         }
 
     def events(self) -> list[SealedEvent]:
-        """The request and its approval, signed by the vendor's key of approvals as whatever they say."""
+        """The request and its approval, signed with the vendor's key for approvals whatever they say."""
         resources = json.loads(self.personal.get("granted_resources", json.dumps(RESOURCES)))
         actions = self.shown.get("granted_actions", ASKED["actions"])
         by = self.shown.get("approved_by", [ANN])
@@ -422,7 +422,7 @@ def test_approvals_attested_only_by_the_server_are_counted_and_fail_if_passkeys_
 
 
 def opened_alone(**changes: Any) -> list[SealedEvent]:
-    """Return the events of a window that the vendor has opened without asking, or says that it might."""
+    """Return the events of a window that the vendor opened without asking, under a mode that may permit it."""
     first, second = without(SignedApprovalExample(), "assertion", "decision", action="endorse")
     asked = {name: value for name, value in (ASKED | changes).items() if name != "access_window"}
     second = SealedEvent(
@@ -523,7 +523,7 @@ def _rsa() -> tuple[bytes, Callable[[bytes], bytes]]:
 
 
 @pytest.mark.parametrize("make", [_ed25519, _rsa])
-def test_passkeys_of_every_algorithm_lockbox_registers_are_verified(
+def test_signatures_by_ed25519_and_rsa_passkeys_are_verified(
     make: Callable[[], tuple[bytes, Callable[[bytes], bytes]]],
 ) -> None:
     public, sign = make()

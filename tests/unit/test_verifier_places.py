@@ -1,4 +1,4 @@
-"""The verifier of exports: what it says where an event of a whole export is not in its place, word for word."""
+"""The verifier of exports: its exact words about events of a whole export that are out of place."""
 
 import json
 from collections.abc import Iterable
@@ -41,12 +41,12 @@ def hashes_of(log: Log, start: int, stop: int) -> list[str]:
 
 
 def stranger(number: int) -> bytes:
-    """Return the line of an event under a number, though the log never had it."""
+    """Return the line of an event that the log never had, with this number."""
     return line({"number": number, "body": event(5_000).body.decode(), "personal": {}})
 
 
 def result_of(rows: Iterable[bytes], *seen: str) -> VerificationResult:
-    """Return the result of our verifier alone: the second one is slow, and holds no hashes of what was removed."""
+    """Return the result of our verifier alone: the second one is slow, and has no hashes of removed events."""
     return verify(rows, [public()], seen)
 
 
@@ -194,7 +194,7 @@ def test_the_verifier_reports_a_log_whose_last_events_are_marked_as_removed() ->
 
 
 def test_a_tile_must_have_as_many_hashes_as_events() -> None:
-    """The root of three leaves is that of two and the root of the other, so that the root alone shows nothing."""
+    """Two hashes of subtrees have the same root as their four leaves, so that the root alone shows nothing."""
     leaves = SHORT.leaves
     halves = [subtree_of(leaves)(1, number) for number in range(2)]
     tile = line({"tile": 0, "leaves": [*map(text, halves)], "proof": []})
@@ -259,7 +259,7 @@ def test_missing_event_numbers_are_reported_in_order_once(rows: list[bytes]) -> 
 
 
 def pruned(removed: list[range], *said: range, size: int = SIZE) -> Log:
-    """Return a log from which some events were removed, as its last ones say of some."""
+    """Return a log from which some events were removed; its last events say which."""
     return Log([*EVENTS[:size], *(_removal(size + n, one) for n, one in enumerate(said))], removed=removed)
 
 

@@ -1,4 +1,4 @@
-"""Both verifiers of what is signed in format 2: each file that is good, and each way in which one is malformed."""
+"""Both verifiers on statements of format 2: each valid file, and each way in which one is malformed."""
 
 import json
 from dataclasses import replace
@@ -129,7 +129,7 @@ FIRST = said("gate_defined", A)
 
 
 def kinds(*told: dict[str, Any]) -> set[FindingKind]:
-    """Return what is found; the second verifier agrees on whether anything is."""
+    """Return the kinds of findings; the second verifier agrees on whether there are any."""
     return set(verified(Log([event(number, {}, **one) for number, one in enumerate(told)]).whole()).findings.kinds)
 
 
@@ -169,7 +169,7 @@ BEFORE = Log([event(number) for number in range(SHIPPED)])
 
 
 def restored(number: int, of: Log, size: int, **changes: object) -> SealedEvent:
-    """Return what the log says of a restore: that it goes on from its first `size` events."""
+    """Return the event of a restore, which says that the log continues from its first `size` events."""
     said, root = checkpoint.read(of.note()), of.note().split("\n")[2]
     facts = {"log_id": str(TENANT), "size": size, "shipped_origin": said.origin, "shipped_size": said.size}
     facts |= {"shipped_root": root, "seq": None, "request_id": None} | changes
@@ -177,7 +177,7 @@ def restored(number: int, of: Log, size: int, **changes: object) -> SealedEvent:
 
 
 def gone_on(of: Log, size: int, generation: int, said: SealedEvent | None = None) -> Log:
-    """Return the log that goes on from a back-up, with what it says of it and two events more."""
+    """Return the log as it continues from a back-up, with the event of the restore and two further events."""
     told = restored(10_000 * generation, of, size) if said is None else said
     further = [told, event(10_000 * generation + 1), event(10_000 * generation + 2)]
     return Log([*of.events[:size], *further], generation=generation)

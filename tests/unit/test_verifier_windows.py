@@ -1,4 +1,4 @@
-"""Both verifiers on windows by break-glass, with counted uses, by pre-approval, and on stated access."""
+"""Both verifiers on windows by break-glass, by pre-approval or with a limit of uses, and on stated access."""
 
 import json
 from collections.abc import Mapping
@@ -48,7 +48,7 @@ FALSE: dict[str, tuple[dict[str, Any], str]] = {
 
 
 def log_of(**changes: Any) -> Log:
-    """Return the log of a window that was opened so, but for the changes, with an approval that is signed for it."""
+    """Return the log of a break-glass window, with changes, and with an approval that is signed for it."""
     opening = {name: value for name, value in (TRUE | changes).items() if value is not None}
     said = {"by": sorted(opening["approved_by"]), "until": opening["deadline_at"]}
     said |= {"break_glass": opening["break_glass"]} if "break_glass" in opening else {}
@@ -89,7 +89,7 @@ NO_MOVE: dict[str, Any] = {"seq": None, "to_state": None, "request_id": REQUEST}
 
 
 def used(*told: dict[str, Any], max_uses: Any = 2) -> list[SealedEvent]:
-    """Return a request that was opened for so many uses, and what was told of them."""
+    """Return a request that was opened for so many uses, and the events about its uses."""
     facts = {} if max_uses is None else {"max_uses": max_uses}
     asked, opened = history(approval(**facts), **facts)
     return [asked, opened, *(event(number, {}, **NO_MOVE | one) for number, one in enumerate(told, 2))]
@@ -189,7 +189,7 @@ WRONG: dict[str, tuple[list[dict[str, Any]], str]] = {
 
 
 def findings(*events: Mapping[str, Any], shown: Mapping[str, str] = SHOWN, pattern: str = "mailbox:*") -> list[str]:
-    """Return what is found in a log of these events."""
+    """Return the findings in a log of these events."""
     found = Findings()
     checker = PreApprovalChecker(found)
     for taken in events:
@@ -231,7 +231,7 @@ def stated(at: str = STATED_AT, **changes: Any) -> dict[str, Any]:
 
 
 def kinds(*told: dict[str, Any]) -> set[FindingKind]:
-    """Return what is found; the second verifier agrees on whether anything is."""
+    """Return the kinds of findings; the second verifier agrees on whether there are any."""
     return set(verified(Log([event(number, {}, **one) for number, one in enumerate(told)]).whole()).findings.kinds)
 
 

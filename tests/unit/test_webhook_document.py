@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of webhooks is what they get."""
+"""Webhooks get what the OpenAPI document says."""
 
 import json
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""Webhooks against a real receiver: 2xx alone is a yes, nothing leads anywhere else, and all of it is bounded."""
+"""Webhooks with a real receiver: only 2xx is a success, no redirect is followed, and everything is bounded."""
 
 import asyncio
 import base64
@@ -71,7 +71,7 @@ def test_a_webhook_call_arrives_as_json_verified_by_the_published_library(
         *((status, True) for status in (400, 401, 404, 422, 499)),
     ],
 )
-def test_a_webhook_answer_other_than_2xx_is_a_failure_and_a_4xx_settles_the_call(
+def test_a_webhook_answer_other_than_2xx_is_a_failure_and_most_4xx_answers_are_permanent(
     receiver: WebhookReceiver, hook: WebhookCall, status: int, *, is_permanent: bool
 ) -> None:
     receiver.answers = [ScriptedAnswer(status=status, body=b"what a day")]

@@ -1,4 +1,4 @@
-"""News and reads of windows in every order: what is open is in memory, told once, and what has ended is not."""
+"""Messages and reads in every order: memory has each open window, announces it once, and has no ended one."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -25,7 +25,7 @@ MOMENTS = 6
 
 
 class ScriptedRows:
-    """What Postgres has committed, and reads of it, in the middle of which something else happens."""
+    """Committed rows of Postgres, and reads in the middle of which something else happens."""
 
     def __init__(self) -> None:
         self.moves: list[WindowChange] = []
@@ -46,7 +46,7 @@ class ScriptedRows:
         return ChangeBatch("a server", f"1:{seen}:", tuple(self.moves[since:]), at)
 
     def windows(self, ids: Collection[UUID]) -> Sequence[RequestEntry]:
-        """Return those that are active, as they were before what happens next."""
+        """Return the active windows of these; other actions may happen before and after."""
         self.moment()
         found = [self.active[one] for one in ids if one in self.active]
         self.moment()
@@ -62,7 +62,7 @@ class ScriptedRows:
 
 
 class Scene:
-    """A memory that was loaded when nothing was open, and all that it told since."""
+    """A memory that was loaded when nothing was open, and all that it has announced since."""
 
     def __init__(self, clock: Callable[[], float] = BOOT_CLOCK) -> None:
         self.rows = ScriptedRows()
@@ -98,7 +98,7 @@ class Scene:
 
 @dataclass
 class Happening:
-    """What happens, each at one of the moments of some reads."""
+    """Actions, each of which happens at one of the moments of some reads."""
 
     actions: Sequence[Callable[[], object]]
     places: Sequence[int]
@@ -199,7 +199,7 @@ def test_a_doubtful_window_is_announced_as_closed_only_if_not_verified_in_time(
 
 
 class SlowRows(ScriptedRows):
-    """Rows of which a judgement takes 60 ms for each hundred, by a clock of their own."""
+    """Rows whose verification takes 60 ms for each hundred, on a clock of their own."""
 
     now = 1000.0
 
@@ -207,14 +207,14 @@ class SlowRows(ScriptedRows):
         return self.now
 
     def windows(self, ids: Collection[UUID]) -> Sequence[RequestEntry]:
-        """Return those of these that are active, after a while."""
+        """Return the active windows of these, after a while."""
         found = super().windows(ids)
         self.now += len(ids) * 0.06 / 100
         return found
 
 
 def crowded(count: int) -> tuple[SlowRows, Scene]:
-    """Return a scene in which so many windows have come into memory, and half a second passes until the next read."""
+    """Return a scene with so many windows in memory, half a second after the last read."""
     rows = SlowRows()
     scene = Scene(rows.clock)
     scene.rows = rows
@@ -303,7 +303,7 @@ def test_the_window_memory_is_complete_once_the_last_page_was_loaded(monkeypatch
     assert found == [(2, False, False), (4, False, False), (5, True, True)]
 
 
-def test_open_windows_return_to_memory_after_any_number_of_forged_messages_of_their_end() -> None:
+def test_open_windows_return_to_memory_after_any_number_of_forged_messages_that_they_ended() -> None:
     count = 10_500
     _, scene = crowded(count)
 
@@ -338,7 +338,7 @@ def test_a_window_with_an_approved_extension_is_announced_to_guards_again(*, is_
 
 
 def test_a_window_whose_extension_ended_is_announced_to_guards_again() -> None:
-    """Else guards would hold calls at its end for an extension that the customer has revoked."""
+    """Otherwise guards would hold calls at the window's end for an extension that the customer has revoked."""
     scene = Scene()
     extension = later(2, AT + timedelta(hours=1), ID)
     scene.rows.commit(WINDOW)

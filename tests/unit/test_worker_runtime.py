@@ -1,4 +1,4 @@
-"""What a worker process works with comes from its settings, and nothing is connected to make it."""
+"""What a process works with comes from its settings, and making it connects to nothing."""
 
 import threading
 
