@@ -1,1 +1,1 @@
-"""Tests, by distance: unit, database, http, whole."""
+"""Tests, by distance (how much of the system runs): unit, database, http, whole."""

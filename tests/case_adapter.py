@@ -1,4 +1,4 @@
-"""The adapter of a ticket system as tests set it up: it verifies what it is asked, and answers signed."""
+"""The adapter of a ticket system for tests: it verifies each question and signs each answer."""
 
 import json
 import threading
@@ -29,7 +29,7 @@ NOW = text("SELECT clock_timestamp()")
 
 
 class CaseAdapterServer(ThreadingHTTPServer):
-    """`says` is what it answers, `signs` by what secret; it answers once `goes_on` is set."""
+    """Answers with `says`, signed with the secret `signs`, as soon as `goes_on` is set."""
 
     says: dict[str, Any] = OPEN
     signs: str = SECRET
@@ -84,7 +84,7 @@ def system_at(url: str | None) -> CaseSystem:
 
 
 def catalogue_at(url: str, folder: Path) -> Path:
-    """Write the catalogue of the house, whose ticket system has this adapter, and return the file."""
+    """Write the usual catalogue, with this adapter for its ticket system, and return the file."""
     text = CATALOGUE.read_text()
     assert ADDRESS in text
     file = folder / "catalogue.yaml"
@@ -93,13 +93,13 @@ def catalogue_at(url: str, folder: Path) -> Path:
 
 
 def adapters_of(url: str | None) -> CaseAdapters:
-    """Return what a notifications worker knows of one ticket system."""
+    """Return the adapters of a notifications worker that knows one ticket system."""
     return CaseAdapters({"helpdesk": system_at(url)}, SECRET, allow_http=True)
 
 
 @contextmanager
 def answering(db: Database, url: str | None) -> Iterator[None]:
-    """Do in this process what the notifications worker does about questions, without a schedule and a broker."""
+    """Answer case checks in this process, as the notifications worker does, but without a schedule or a broker."""
     stopped, sender, adapters = threading.Event(), as_sender(db), adapters_of(url)
     with unbound(db).connect() as connection:
         since = connection.execute(NOW).scalar_one()

@@ -1,4 +1,4 @@
-"""A terminal in which people of a small world run the command `lockbox`, in this very process."""
+"""A terminal in which people of a small world run the command `lockbox` inside the test's process."""
 
 import json
 from dataclasses import dataclass
@@ -23,25 +23,25 @@ class CommandResult:
 
 @dataclass
 class Commands:
-    """Runs commands as somebody of the world, against the API at an address."""
+    """Runs commands as a person of the world, against the API at an address."""
 
     world: World
     url: str
 
     def token(self, who: str | None) -> dict[str, str]:
-        """Return what is set for somebody: for nobody, nothing but the API's address."""
+        """Return a person's environment variables; without a person, only the API's address."""
         known = {"LOCKBOX_URL": self.url}
         return known | ({"LOCKBOX_TOKEN": self.world.tokens.get(who, who)} if who else {})
 
     def run(self, who: str | None, *words: object, stdin: str | None = None, columns: str = WIDE) -> CommandResult:
-        """Run the command as somebody of the world, or with a token."""
+        """Run the command as a person of the world, or with a token."""
         variables: dict[str, str | None] = {"COLUMNS": columns, **self.token(who)}
         result = CliRunner().invoke(app, [str(word) for word in words], input=stdin, env=variables)
         assert result.exception is None or isinstance(result.exception, SystemExit), result.output
         return CommandResult(result.exit_code, result.stdout, result.stderr)
 
     def does(self, who: str | None, *words: object, stdin: str | None = None) -> str:
-        """Run the command, which is to go well and to have nothing to complain of, and return what it printed."""
+        """Run the command, which must succeed and report no error, and return what it printed."""
         ended = self.run(who, *words, stdin=stdin)
         assert (ended.code, ended.err) == (0, ""), ended
         return ended.out
@@ -51,7 +51,7 @@ class Commands:
         return json.loads(self.does(who, *words, "--output", "json", stdin=stdin))
 
     def is_refused(self, who: str | None, code: str, *words: object, stdin: str | None = None) -> str:
-        """Run the command, which is to end with 1 and one line that begins with the code; return the line."""
+        """Run the command, which must exit with 1 and print one line that begins with the code; return the line."""
         ended = self.run(who, *words, stdin=stdin)
         assert (ended.code, ended.out) == (1, ""), ended
         assert ended.err.startswith(code), ended.err

@@ -1,4 +1,4 @@
-"""Real servers for the tests that want them: started once a run, from nothing, and for each test a fresh database."""
+"""Real servers for the tests that need them: started once per run; each test gets a fresh database."""
 
 import gc
 import os
@@ -89,14 +89,14 @@ for name in [name for name in os.environ if name.startswith(("LOCKBOX_", "FLOWER
 
 
 def pytest_collection_finish() -> None:
-    """Look for garbage from here on, in what the tests make, and less often than where memory is short."""
+    """Collect garbage from now on, only among what the tests make, and less often than by default."""
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
     gc.enable()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Let each process of a run read the folders from another one on: what one has compiled the others find."""
+    """Let each process of a run start reading at another folder, so that each finds what the others have compiled."""
     given = getattr(config, "workerinput", {})
     if turn := given.get("turn"):
         config.args = [*COLLECTED[turn:], *COLLECTED[:turn]]
@@ -108,7 +108,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True, specname="pytest_collection_modifyitems")
 def pytest_order_and_mark_what_is_far(items: list[pytest.Item]) -> None:
-    """Bring all into one order, wherever a process began, and mark each test of the folder of far ones as far."""
+    """Sort all tests alike in each process, and mark the tests of the folder `far` as far."""
     items.sort(key=lambda item: item.path)
     for item in items:
         if "far" in item.path.parts:
@@ -117,9 +117,9 @@ def pytest_order_and_mark_what_is_far(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let the files that took longest when last measured come first: no process is alone with one at the end.
+    """Put the files that take longest first, so that no process is left alone with one at the end.
 
-    Servers that are killed and want their ports back come late, when no process starts any.
+    Tests that kill servers, which then need their ports back, come late, when no process starts servers.
     """
     seconds = FAR_SECONDS if any(item.get_closest_marker("far") for item in items) else SECONDS
     files = sorted(dict.fromkeys(item.path for item in items), key=lambda path: -seconds.get(_name(path), 0))
@@ -129,10 +129,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 class FolderScheduling(LoadFileScheduling):  # type: ignore[misc]
-    """Gives each process of a run the files of one folder first, and any others once there are none of it.
+    """Gives each process of a run the files of one folder first, and other files when none of that folder are left.
 
-    Two of them wait for servers most of the time while the others compute. What a folder needs beyond the servers,
-    such as the process that others are forked from, or an app that has answered before, is made in few of them.
+    Two of the processes wait for servers most of the time while the others compute. What a folder needs besides the
+    servers, such as the process that others are forked from, or a warm app, is made in few processes.
     """
 
     def _assign_work_unit(self, node: WorkerController) -> None:
@@ -144,9 +144,9 @@ class FolderScheduling(LoadFileScheduling):  # type: ignore[misc]
 
 
 class FarScheduling(LoadScopeScheduling):  # type: ignore[misc]
-    """Gives each process one file after the other, whose tests share what the first of them had to make.
+    """Gives each process one file after the other: the tests of a file share what its first test made.
 
-    Where they share nothing, each test goes by itself.
+    If they share nothing, each test is scheduled by itself.
     """
 
     def _split_scope(self, nodeid: str) -> str:
@@ -168,7 +168,7 @@ def _name(path: Path) -> str:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Tell each process of a run where the servers are that they share; the first that needs them starts them."""
+    """Tell each process of a run where the shared servers are; the first process that needs them starts them."""
     config = node.config
     if FOLDER not in config.stash:
         ends = ExitStack()
@@ -183,7 +183,7 @@ def pytest_configure_node(node: Any) -> None:
 
 @pytest.fixture(scope="session")
 def template(request: pytest.FixtureRequest) -> Iterator[ServerAddresses]:
-    """Servers with a migrated database that others are cloned from, for this process or for all of this run."""
+    """Servers with a migrated database to clone, for this process or for the whole run."""
     given = getattr(request.config, "workerinput", None)
     if given:
         yield shared_servers(Path(given["servers"]), int(given["workerid"].removeprefix("gw")))
@@ -201,7 +201,7 @@ def urls(template: ServerAddresses) -> Iterator[Urls]:
 
 @pytest.fixture
 def superuser(urls: Urls) -> Iterator[Engine]:
-    """This test's database with every right, for setting scenes that the house itself refuses."""
+    """This test's database with every right, for scenes that Lockbox itself refuses."""
     with superuser_at(urls.superuser) as engine:
         yield engine
 

@@ -1,4 +1,4 @@
-"""Many cases in one test: each is tried, and of each that fails it is said which it was."""
+"""Many cases in one test: each is tried, and each that fails is named."""
 
 import inspect
 from collections.abc import Callable, Collection, Iterable
@@ -9,10 +9,10 @@ Test = Callable[..., None]
 
 
 def each(names: str | Collection[str], cases: Iterable[Any]) -> Callable[[Test], Test]:
-    """Try a test with each of the cases, for which a fixture is set up once; it is written as `parametrize` is.
+    """Try a test with each of the cases, setting up fixtures only once; used like `parametrize`.
 
-    A test of a case costs some thousandths of a second where pytest sets it up and reports it alone, which is longer
-    than most cases of a table take. It is for cases that leave nothing behind.
+    Where pytest sets up and reports each case by itself, that costs some milliseconds, more than most cases of a
+    table take. Use it only for cases that leave nothing behind.
     """
     several = None if isinstance(names, str) else tuple(names)
     tried = list(cases)

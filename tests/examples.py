@@ -1,4 +1,4 @@
-"""How many examples a property is tried with: a few in `make test`, many in `make test-far`."""
+"""How many examples each property is tried with: a few in `make test`, many in `make test-far`."""
 
 import os
 
@@ -10,7 +10,7 @@ MORE = 2
 
 
 def examples(usual: int, near: int = NEAR) -> int:
-    """Return how many examples to try where `usual` say something and `near` are few."""
+    """Return how many examples to try: at most `near` in `make test`, a multiple of `usual` in `make test-far`."""
     return usual * MORE if FAR else min(usual, near)
 
 

@@ -1,4 +1,4 @@
-"""Small services behind the guard, served over real connections: pages, streams, uploads and websockets."""
+"""Small services behind the guard, reached over real connections: pages, streams, uploads and websockets."""
 
 import asyncio
 import socket
@@ -27,7 +27,7 @@ PREFIX = "/mailboxes/"
 
 
 class GuardedService:
-    """A service behind a guard: what reached it, and where it is."""
+    """A service behind a guard, which counts what reached it."""
 
     def __init__(
         self, guard: Guard, tenant: str = "contoso", *, subject: str | None = None, drain_seconds: float = 0.0
@@ -39,7 +39,7 @@ class GuardedService:
         self.app = AsgiGuard(self._routes(), guard, self.call, drain_seconds=drain_seconds)
 
     async def call(self, scope: Scope) -> GuardedCall:
-        """Say what a call uses; the tenant is looked up, as a service looks it up in its database."""
+        """Return what a call uses; a real service would look the tenant up in its database."""
         await asyncio.sleep(0)
         address = {"/mailboxes/anna": "anna@contoso.example"}[scope["path"].removesuffix("/live")]
         return GuardedCall(self.tenant, f"mailbox:{address}", "read", subject=self.subject)
@@ -109,7 +109,7 @@ class QuietHandler(WSGIRequestHandler):
 def served_wsgi(
     guard: Guard, subject: str | None = None, *, tenant: str = "contoso", seconds: float = PIECE_SECONDS
 ) -> Iterator[int]:
-    """Serve a WSGI service behind a guard in a thread, and yield its port; a piece of a stream takes so long."""
+    """Serve a WSGI service behind a guard in a thread, and yield its port; it streams a piece every `seconds`."""
 
     def call(environ: dict[str, object]) -> GuardedCall:
         address = {"/mailboxes/anna": "anna@contoso.example"}[str(environ["PATH_INFO"]).removesuffix("/live")]
@@ -141,7 +141,7 @@ def served_wsgi(
 
 
 class OpenCall:
-    """A call that goes on, over a connection of its own; `ended` is set when the service ends it."""
+    """A long call over its own connection; `ended_at` is set when the service ends the call."""
 
     def __init__(self, port: int, head: str) -> None:
         self.connection = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
@@ -161,7 +161,7 @@ class OpenCall:
         self.connection.close()
 
     def wait_for(self, text: bytes, seconds: float = PATIENCE) -> None:
-        """Wait until this was read."""
+        """Wait until this text was read."""
         until = time.monotonic() + seconds
         while text not in self.read:
             assert time.monotonic() < until, self.read
@@ -184,7 +184,7 @@ def get(port: int, path: str, *headers: str, method: str = "GET") -> OpenCall:
 
 
 def send_slowly(call: OpenCall, seconds: float = PATIENCE) -> None:
-    """Send a body piece by piece, until the service takes no more."""
+    """Send a body piece by piece until the service accepts no more."""
 
     def send() -> None:
         until = time.monotonic() + seconds

@@ -1,4 +1,4 @@
-"""The plans of all statements that a call runs, as Postgres itself notes them, and what in them grows."""
+"""The query plans of all SQL statements that a call runs, as Postgres logs them, and which parts of them grow."""
 
 import json
 import re
@@ -34,7 +34,7 @@ REMOVED = "Rows Removed by"
 
 
 def note_plans(superuser_url: str) -> None:
-    """Have Postgres send the plan of each statement, also of those inside functions, to whoever runs it."""
+    """Have Postgres send the plan of each SQL statement, also inside functions, to the client that runs it."""
     name = make_url(superuser_url).database
     run_as_superuser(
         superuser_url, *(f"ALTER DATABASE {name} SET {key} = {value}" for key, value in SETTINGS.items())
@@ -43,13 +43,13 @@ def note_plans(superuser_url: str) -> None:
 
 @dataclass
 class SeenPlan:
-    """A statement that was run, and the nodes of its plan."""
+    """An SQL statement that was run, and the nodes of its plan."""
 
     statement: str
     nodes: list[dict[str, Any]]
 
     def __str__(self) -> str:
-        """Return the statement, and a line for each node that reads a table."""
+        """Return the SQL statement, and a line for each node that reads a table."""
         lines = (
             f"{node['Node Type']} {_table(node)} {node.get('Index Name', '')}: {_rows(node)} rows, "
             f"{node.get('Index Cond', '')} FILTER {node.get('Filter', '')}"
@@ -59,11 +59,11 @@ class SeenPlan:
         return "\n".join([self.statement, *lines])
 
     def read(self, growing: frozenset[str]) -> int:
-        """Return how many rows it read of tables that grow."""
+        """Return how many rows the statement read of growing tables."""
         return sum(_rows(node) for node in self.nodes if node["Node Type"] in READERS and _table(node) in growing)
 
     def faults(self, growing: frozenset[str], most_counted: int = 0) -> Iterator[str]:
-        """Say what in it takes longer the more there is; `most_counted` is what counts may go through, if more."""
+        """Yield the nodes that read more as tables grow; `most_counted` raises the limits for counts."""
         most_read, most_removed = max(MOST_READ, most_counted), max(MOST_REMOVED, most_counted)
         for node in self.nodes:
             if node["Node Type"] == "Seq Scan" and _table(node) in growing:
@@ -78,7 +78,7 @@ class SeenPlan:
 
 @dataclass
 class PlanLog:
-    """What was run on an engine since it was last asked."""
+    """The SQL statements that ran on an engine since the log was last read."""
 
     plans: list[SeenPlan] = field(default_factory=list)
 
@@ -90,13 +90,13 @@ class PlanLog:
 
     @contextmanager
     def kept(self) -> Iterator[list[SeenPlan]]:
-        """Give the plans of what is run inside; the list is whole once that is over."""
+        """Yield the list of plans of all that runs inside the block; it is complete when the block ends."""
         self.plans = []
         yield self.plans
 
 
 def plans_of(engine: Engine) -> PlanLog:
-    """Return what keeps the plans of all that is run on connections which the engine makes from now on."""
+    """Return a log of the plans of all that runs on connections which the engine opens from now on."""
     log = PlanLog()
 
     def listen(connection: psycopg.Connection[Any], _: object) -> None:
@@ -128,7 +128,7 @@ def _rows(node: dict[str, Any]) -> int:
 
 
 def _removed(node: dict[str, Any]) -> int:
-    """Return how many rows a node has read in vain, in all its loops."""
+    """Return how many rows a node read and discarded, in all its loops."""
     each: float = sum(value for name, value in node.items() if name.startswith(REMOVED))
     loops: float = node.get("Actual Loops", 1)
     return round(each * loops)

@@ -1,4 +1,4 @@
-"""Logs, sealed by a real database or in memory as an honest house would do it, for tests of whoever verifies."""
+"""Audit logs for tests of verifiers, sealed by a real database or, as an honest vendor would, in memory."""
 
 import base64
 import json
@@ -40,7 +40,7 @@ def subtree_of(leaves: Sequence[bytes]) -> Subtree:
 
 @dataclass(frozen=True)
 class SealedEvent:
-    """One event: its exact body, and the personal values that it commits to."""
+    """One event: its exact body, and the personal values to which it has commitments."""
 
     body: bytes
     personal: dict[str, str]
@@ -51,7 +51,7 @@ class SealedEvent:
 
 
 def event(number: int, personal: dict[str, str] | None = None, **changes: Value) -> SealedEvent:
-    """Return an event of the tenant's; by default the only move of a request of its own."""
+    """Return an event of the tenant's log; by default the only move of a new request."""
     personal = {"name": f"Erin {number}"} if personal is None else personal
     facts: dict[str, Value] = {
         "format": 1,
@@ -78,9 +78,9 @@ def line(members: object) -> bytes:
 
 @dataclass
 class Log:
-    """A log of these events; `removed` are ranges that its exports leave out.
+    """A log of these events; `removed` are the ranges that its exports omit.
 
-    `generation` is above 1 where it began anew after a back-up was restored.
+    `generation` is above 1 if the log began again after a back-up was restored.
     """
 
     events: list[SealedEvent]
@@ -131,7 +131,7 @@ class Log:
         return b"".join([*rows, line({"end": {"events": len(numbers)}})])
 
     def _whole_tiles(self, tile: int) -> bytes | None:
-        """Return the line in place of whole tiles that were removed, if this is one of them."""
+        """Return the line that replaces a range of whole removed tiles, if the tile is in such a range."""
         for span in self.removed:
             start, end = -(-span.start // WIDTH) * WIDTH, span.stop // WIDTH * WIDTH
             if start <= tile * WIDTH < end:

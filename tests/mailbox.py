@@ -1,4 +1,4 @@
-"""The one place where the code of an invitation can be read: the mail that carries it."""
+"""Read the code of an invitation from the only place where it can be read: the invitation's mail."""
 
 import re
 from uuid import UUID
@@ -12,7 +12,7 @@ CODE = re.compile(r"\b[A-Z2-7]{4}(?:-[A-Z2-7]{4}){7}\b")
 
 
 def sent_about(worker: Database, about_id: UUID) -> list[OutgoingMail]:
-    """Send what waits to be sent about an invitation or a delegation, if its time has come, and return it."""
+    """Send the pending mails about an invitation or a delegation that are due, and return them."""
     query = "SELECT id FROM notifications WHERE about_id = :id AND closed_at IS NULL ORDER BY id"
     post = Postbag()
     post.deliver(worker, [row.id for row in read(worker, query, id=about_id)])
@@ -27,7 +27,7 @@ def code_of(worker: Database, invitation_id: UUID) -> str:
 
 
 def told(db: Database, event: str) -> dict[str, set[str]]:
-    """Return who is told of each event of this kind, by its id: names of people, URLs of endpoints."""
+    """Return for the id of each event of this kind who is notified: names of people, URLs of endpoints."""
     rows = read(
         db,
         """

@@ -1,4 +1,4 @@
-"""`make mutants`: run mutmut over the rules and the audit's code, and count for each module what the tests see."""
+"""`make mutants`: run mutmut on the rules and the audit code, and count each module's mutants that tests kill."""
 
 import json
 import subprocess
@@ -16,7 +16,7 @@ LEAST = 90.0
 
 
 def main() -> int:
-    """Run what is chosen on the command line, or all; the exit code is 1 where a module is below its 90 %."""
+    """Run the modules named on the command line, or all; exit with 1 if a module is below 90 %."""
     subprocess.run([sys.executable, "-m", "mutmut", "run", "--max-children", "2", *sys.argv[1:]], check=True)
     modules = {_module(file): counted for file in sorted(FOUND.rglob("*.py.meta")) if (counted := _counted(file))}
     below = [module for module, counted in modules.items() if _share(counted) < LEAST]
@@ -36,7 +36,7 @@ def _module(file: Path) -> str:
 
 
 def _counted(file: Path) -> Counter[str]:
-    """Return how many of a module's mutants were killed and how many not; of those that were run."""
+    """Return how many of a module's mutants that were run were killed, and how many were not."""
     codes = json.loads(file.read_text())["exit_code_by_key"].values()
     return Counter(_word(code) for code in codes if code is not None)
 

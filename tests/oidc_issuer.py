@@ -1,4 +1,4 @@
-"""A real issuer on loopback: keys that rotate, people who sign in, and every misbehaviour that a test asks for."""
+"""A real issuer on loopback, with rotating keys, people who sign in, and every misbehaviour that a test requests."""
 
 import base64
 import hashlib
@@ -48,7 +48,7 @@ DRIPPING_HEADERS = ScriptedAnswer(status=0, drops=b"HTTP/1.0 200 OK\r\nX-Slow: "
 
 @cache
 def rsa_key(number: int = 0) -> RSAKey:
-    """The same few RSA keys for every test, for they take long to make."""
+    """Return one of a few RSA keys that all tests share, because making a key takes long."""
     return generate_key("RSA", 2048, {"kid": f"rsa-{number}", "use": "sig"})
 
 
@@ -64,7 +64,7 @@ def ed_key() -> OKPKey:
 
 @dataclass
 class LocalIssuer:
-    """What the issuer publishes, whom it signs in, how it misbehaves, and what it `heard`: the headers of calls."""
+    """An issuer: what it publishes, whom it signs in, how it misbehaves, and the headers of calls that it `heard`."""
 
     url: str
     keys: list[Key] = field(default_factory=lambda: [ec_key()])
@@ -84,14 +84,14 @@ class LocalIssuer:
         return IdentityProvider.model_validate(facts | changes)
 
     def claims(self, **changes: Any) -> dict[str, Any]:
-        """Good claims of an access token, with changes; None leaves a claim out."""
+        """Return valid claims of an access token, with changes; None omits a claim."""
         claims = {"iss": self.url, "sub": self.subject, "aud": AUDIENCE, "iat": AT, "exp": AT + 300} | changes
         if claims["aud"] == AUDIENCE:
             claims = {"azp": AUDIENCE} | claims
         return {name: value for name, value in claims.items() if value is not None}
 
     def token(self, *, key: Key | None = None, header: dict[str, Any] | None = None, **changes: Any) -> str:
-        """A token by the newest key, or by another one; the header can be changed, and None leaves a part out."""
+        """Return a token signed by the newest key or another; the header can be changed, and None omits a part."""
         key = key or self.keys[0]
         algorithm = {"RSA": "RS256", "EC": "ES256", "OKP": "Ed25519"}[key.key_type]
         named = {"alg": algorithm, "kid": key.kid, "typ": "JWT"} | (header or {})
@@ -102,11 +102,11 @@ class LocalIssuer:
         return f"{signed}.{encoded(signature)}"
 
     def unsigned_token(self, algorithm: str = "none") -> str:
-        """A token without a signature (RFC 7518 section 3.6)."""
+        """Return a token without a signature (RFC 7518 section 3.6)."""
         return unsigned({"alg": algorithm, "kid": self.keys[0].kid}, self.claims()) + "."
 
     def confused_token(self, key: RSAKey | ECKey) -> str:
-        """A token by HMAC with a public key for its secret (RFC 8725 section 2.1)."""
+        """Return a token signed by HMAC with a public key as the secret (RFC 8725 section 2.1)."""
         signed = unsigned({"alg": "HS256", "kid": key.kid}, self.claims())
         return f"{signed}.{encoded(hmac.digest(key.as_pem(private=False), signed.encode(), 'sha256'))}"
 
@@ -122,14 +122,14 @@ class LocalIssuer:
         return {DISCOVERY: about | self.published, "/jwks": {"keys": keys}}
 
     def authorize(self, asked: dict[str, str]) -> str:
-        """Sign the subject in at once, and return where the browser is sent back to."""
+        """Sign the subject in at once, and return the URL to which the browser is sent back."""
         code = secrets.token_urlsafe(16)
         self.codes[code] = asked
         back = {"code": code, "state": asked["state"], "iss": self.url}
         return f"{asked['redirect_uri']}?{urlencode(back)}"
 
     def exchange(self, form: dict[str, str], authorization: str | None) -> dict[str, Any] | None:
-        """Return the tokens for a code, once, or None for anything that is not as it was asked for."""
+        """Return the tokens for a code, once; None if anything differs from the authorization request."""
         asked = self.codes.pop(form.get("code", ""), None)
         secret = base64.b64decode((authorization or "").removeprefix("Basic ")).decode()
         client = (
@@ -152,7 +152,7 @@ class LocalIssuer:
 
 
 class IssuerHandler(BaseHTTPRequestHandler):
-    """HTTP of the issuer whose server this is; HTTP/1.0, so that no connection outlives its answer."""
+    """The issuer's HTTP interface; it uses HTTP/1.0, so that no connection outlives its answer."""
 
     issuer: LocalIssuer
 
@@ -199,12 +199,12 @@ class IssuerHandler(BaseHTTPRequestHandler):
 
 
 class IssuerServer(ThreadingHTTPServer):
-    """Threads that are waited for, and callers who hang up in the middle are no news."""
+    """Waits for its threads when it closes, and logs nothing about callers that hang up midway."""
 
     daemon_threads = False
 
     def handle_error(self, *_: object) -> None:
-        """Say nothing: a caller who hangs up is what some tests are about."""
+        """Log nothing: some tests are about callers that hang up."""
 
 
 @contextmanager
@@ -229,10 +229,10 @@ def local_issuer(*, name: str = "127.0.0.1", tls: ssl.SSLContext | None = None) 
 
 
 def unsigned(header: dict[str, Any], claims: dict[str, Any]) -> str:
-    """The parts of a token that are signed (RFC 7515 section 5.1)."""
+    """Return the parts of a token that are signed (RFC 7515 section 5.1)."""
     return ".".join(encoded(json.dumps(part).encode()) for part in (header, claims))
 
 
 def encoded(part: bytes) -> str:
-    """A part as a token has it: base64url without padding (RFC 7515 section 2)."""
+    """Return a part of a token, encoded as base64url without padding (RFC 7515 section 2)."""
     return base64.urlsafe_b64encode(part).rstrip(b"=").decode()

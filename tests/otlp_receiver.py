@@ -19,7 +19,7 @@ from harness.network import HOST
 
 @dataclass(frozen=True)
 class CollectedSpan:
-    """A span that came, and the service that sent it."""
+    """A received span, and the service that sent it."""
 
     service: str
     name: str
@@ -31,12 +31,12 @@ class CollectedSpan:
 
     @property
     def traceparent(self) -> str:
-        """What somebody is handed who goes on inside of this span."""
+        """Return the `traceparent` header that continues this span."""
         return f"00-{self.trace_id}-{self.span_id}-01"
 
 
 class Collector:
-    """What came to a collector: the spans, and the text of all else than their ids."""
+    """A collector's received spans, and the text of everything received except ids."""
 
     def __init__(self) -> None:
         self.url = ""

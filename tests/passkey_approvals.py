@@ -1,4 +1,4 @@
-"""Approvals that passkeys sign, for tests: an authenticator for somebody, what it is asked, and its answer."""
+"""Approvals signed by passkeys, for tests: a person's authenticator, what it is asked to sign, and its answer."""
 
 import json
 from typing import Any
@@ -23,7 +23,7 @@ DEMANDED = Policy(vendor_review=False, approve_means=ApproveMeans.PASSKEY_SIGNED
 
 
 def enrol(world: World, name: str) -> Authenticator:
-    """Give somebody a passkey that they have had for a while."""
+    """Give a person a passkey that counts as added long ago."""
     return authenticator.enrol(setting(world.db), world.people[name].person_id, PARTY)
 
 

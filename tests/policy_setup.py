@@ -1,4 +1,4 @@
-"""Laying down a tenant's policy and naming delegates, past every right: the scene in which a rule is tried."""
+"""Set a tenant's policy and delegates without checking rights, as the scene for tests of rules."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -17,7 +17,7 @@ from lockbox.sql import new_id
 
 
 def lay_down(world: World, **changes: Any) -> Policy:
-    """Give the world's tenant a new version of its policy: without vendor review, and with the changes."""
+    """Give the world's tenant a new policy version: the default one without vendor review, with these changes."""
     policy = Policy.model_validate({"vendor_review": False} | changes)
     with setting(world.db).transaction() as session:
         tenant = session.orm.get_one(Tenant, world.tenant.id)
@@ -28,7 +28,7 @@ def lay_down(world: World, **changes: Any) -> Policy:
 
 
 def set_mode(world: World, mode: Mode) -> None:
-    """Give the world's tenant another mode, which ends nothing that is open."""
+    """Set the mode of the world's tenant; nothing that is open ends."""
     with setting(world.db).transaction() as session:
         tenant = session.orm.get_one(Tenant, world.tenant.id)
         tenant.mode = mode
@@ -41,14 +41,14 @@ def group(world: World, *names: str) -> list[str]:
 
 
 def put_into_tiers(world: World, **tiers: int) -> None:
-    """Put managers of the vendor, by their names, into tiers of the review."""
+    """Set the review tiers of the vendor's managers, by name."""
     with setting(world.db).transaction() as session:
         for name, tier in tiers.items():
             memberships.put_into_tier(session, world.people[name].person_id, tier)
 
 
 def stand_in(world: World, delegate: str, principal: str, *, starts: float = -1, ends: float = 1) -> None:
-    """Let somebody stand in for an approver, from and until so many hours from now."""
+    """Make a person the delegate of an approver, from `starts` until `ends` hours from now."""
     with setting(world.db).transaction() as session:
         at = now(session)
         person = world.people[delegate].person_id
@@ -71,7 +71,7 @@ def stand_in(world: World, delegate: str, principal: str, *, starts: float = -1,
 
 
 def signed_in(world: World, who: str, means: AuthMethod, *, minutes_ago: float = 0) -> Caller:
-    """Return somebody as if they had signed in by these means, so long ago."""
+    """Return a person as if they had signed in by these means that many minutes ago."""
     with setting(world.db).transaction() as session:
         at = now(session) - timedelta(minutes=minutes_ago)
     return replace(world.people[who], means=means, signed_in_at=at)

@@ -1,4 +1,4 @@
-"""Programs that some tests need and a machine may lack: what they leave out, said before a run, counted after it."""
+"""Programs that some tests need and a machine may lack: a run first names what it skips, and counts it at the end."""
 
 import os
 import shutil
@@ -14,10 +14,10 @@ import pytest
 
 @dataclass(frozen=True)
 class Program:
-    """Any of these names will do; `leaves_out` is what stays untested without it.
+    """A program, found under any of these names; `leaves_out` is what stays untested without it.
 
-    `package` is Debian's, empty if the program comes with requirements-dev.lock. If `is_unpacked`, tests unpack the
-    package by themselves.
+    `package` is the Debian package; it is empty if the program comes with requirements-dev.lock. If `is_unpacked`,
+    tests unpack the package by themselves.
     """
 
     names: tuple[str, ...]
@@ -46,7 +46,7 @@ UNPACKED = Path(__file__).parents[1] / "var" / "programs"
 
 
 def find(name: str, path: str | None = None) -> str | None:
-    """Return where a program is, or where the tests will unpack it."""
+    """Return the path of a program, or the path to which tests will unpack it."""
     path = os.environ.get("PATH", os.defpath) if path is None else path
     unpacked = UNPACKED / name / "usr" / "sbin"
     places = [path, "/usr/sbin", Path(sys.executable).parent, unpacked]
@@ -56,7 +56,7 @@ def find(name: str, path: str | None = None) -> str | None:
 
 
 def _can_be_fetched(package: str, path: str) -> bool:
-    """Whether apt knows where to download the package; nothing is downloaded yet."""
+    """Return whether apt can download the package; nothing is downloaded yet."""
     fetch, unpack = (shutil.which(one, path=path) for one in ("apt-get", "dpkg"))
     command = [fetch or "", "download", "--print-uris", package]
     return bool(fetch and unpack) and not subprocess.run(command, capture_output=True, check=False).returncode
@@ -68,7 +68,7 @@ NOT_ROOT = f"root{WANTED}"
 
 
 def absent(name: str) -> str:
-    """Return why a test is skipped that needs this program; what is skipped for such a reason is counted.
+    """Return the reason for skipping a test that needs this program; skips with such a reason are counted.
 
     Raises ValueError if the program is not named before the run.
     """
@@ -78,7 +78,7 @@ def absent(name: str) -> str:
 
 
 def need(name: str) -> str:
-    """Return where a program is; a test of one that is missing is left out, and fails in CI."""
+    """Return the path of a program; if it is missing, skip the test, or fail it in CI."""
     found = find(name)
     if found is None and os.environ.get("CI"):
         pytest.fail(f"{name} is missing; .ci/run installs it")
@@ -88,7 +88,7 @@ def need(name: str) -> str:
 
 
 def need_root() -> None:
-    """Leave out a test that becomes other users or gives them files, and fail it in CI."""
+    """Without root, skip a test that becomes other users or gives them files, or fail it in CI."""
     if os.geteuid() and os.environ.get("CI"):
         pytest.fail(NOT_ROOT)
     if os.geteuid():
@@ -96,7 +96,7 @@ def need_root() -> None:
 
 
 def missing(which: Callable[[str], str | None] = find) -> str:
-    """Return a line that names what will not be tested and how to install what is missing; empty where nothing is."""
+    """Return a line that names what will not be tested and how to install it; empty if nothing is missing."""
     lacking = [program for program in NEEDED if not any(which(name) for name in program.names)]
     if not lacking:
         return ""
@@ -106,7 +106,7 @@ def missing(which: Callable[[str], str | None] = find) -> str:
 
 
 def left_out(reasons: Iterable[str]) -> str:
-    """Return a line that counts what was skipped for want of programs or of root; empty where nothing was."""
+    """Return a line that counts tests skipped because a program or root is missing; empty if there are none."""
     ends = (ABSENT, WANTED)
     wanting = [why.removeprefix("Skipped: ") for why in reasons if why.endswith(ends)]
     names = Counter(why.removesuffix(ABSENT).removesuffix(WANTED) for why in wanting)
@@ -117,12 +117,12 @@ def left_out(reasons: Iterable[str]) -> str:
 
 
 def pytest_report_header() -> str:
-    """Say before the run what will be left out for want of a program."""
+    """Print before the run what will be skipped because a program is missing."""
     return missing()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Say in the last line how many tests were left out for want of a program; a process of several has no say."""
+    """Print last how many tests were skipped because a program is missing; parallel workers print nothing."""
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     if reporter is None:
         return

@@ -1,4 +1,4 @@
-"""The second verifier of what was opened by break-glass, written from docs/audit-format.md alone."""
+"""The second verifier's checks of windows opened by break-glass, written only from docs/audit-format.md."""
 
 import json
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ HOUR = timedelta(hours=1)
 
 
 def check(lines: Iterable[dict[str, Any]]) -> None:
-    """Stop where a window was opened by break-glass otherwise than two people of the vendor may."""
+    """Fail if a break-glass window was not opened in the way that two people of the vendor may open it."""
     engineers: dict[str, str] = {}
     stopped = ""
     for fields in (json.loads(line["body"]) for line in lines if "body" in line):

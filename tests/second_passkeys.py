@@ -1,4 +1,4 @@
-"""The second verifier's part on passkeys, written from docs/audit-format.md; py_webauthn checks the signatures."""
+"""The second verifier's checks of passkeys, written from docs/audit-format.md; py_webauthn checks signatures."""
 
 import json
 from base64 import urlsafe_b64encode
@@ -18,7 +18,7 @@ from tests.second_verifier import VerificationFailed, beyond_format_1, exact, in
 
 
 def check(lines: list[dict[str, Any]], files: Sequence[dict[str, Any]], *, whole: bool, is_required: bool) -> None:
-    """Stop unless each approval is signed as the customer's files of keys have it, or may be without."""
+    """Fail unless each approval is signed by a passkey in the customer's key files, or needs no signature."""
     asked: dict[str, Any] = {}
     votes: dict[str, list[dict[str, Any]]] = {}
     all_there = whole and not any("removed" in line for line in lines)

@@ -1,4 +1,4 @@
-"""The second verifier of what was approved beforehand, written from docs/audit-format.md alone."""
+"""The second verifier's checks of pre-approvals, written only from docs/audit-format.md."""
 
 import json
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ NEVER = "9"
 
 
 def check(lines: Iterable[dict[str, Any]]) -> None:
-    """Stop where a window is beyond its pre-approval, or nobody but its proposer approved that."""
+    """Fail if a window exceeds its pre-approval, or if no one but the proposer approved the pre-approval."""
     events = [(json.loads(line["body"]), line["personal"]) for line in lines if "body" in line]
     of = [event for event in events if "pre_approval_id" in event[0]]
     for which in {fields["pre_approval_id"] for fields, _ in of}:

@@ -1,4 +1,4 @@
-"""The second verifier of what only format 2 of a statement has, written from docs/audit-format.md alone."""
+"""The second verifier's checks of members that only format 2 has, written only from docs/audit-format.md."""
 
 import json
 import re
@@ -13,7 +13,7 @@ DIGESTS, UUIDS = {"tool_sha256", "commitment"}, {"id", "owner"}
 
 
 def check(lines: Sequence[dict[str, Any]], *, whole: bool) -> None:
-    """Stop where a move is for another user, program or call than its request, or says it in another form."""
+    """Fail if a move names another user, program or call than its request, or names them in another form."""
     asked: dict[str, dict[str, Any]] = {}
     events = [line for line in lines if "body" in line]
     for line in in_order(events) if whole else events:

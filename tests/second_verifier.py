@@ -1,4 +1,4 @@
-"""A second verifier of exports, written from docs/audit-format.md alone: it shares no line with ours, and is slow."""
+"""A second, slow verifier of exports, written only from docs/audit-format.md: it shares no line with the first."""
 
 import base64
 import json
@@ -21,11 +21,11 @@ OF_WINDOW = {"max_uses", "opens_at", "break_glass", "pre_approval_id"}
 
 
 class VerificationFailed(Exception):  # noqa: N818 - it names what was found
-    """The export is not as it must be."""
+    """The export is not as the format demands."""
 
 
 def must(condition: object, what: str) -> None:
-    """Stop unless the condition holds."""
+    """Fail unless the condition holds."""
     if not condition:
         raise VerificationFailed(what)
 
@@ -125,12 +125,12 @@ def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def check(export: bytes, keys: list[str], seen: tuple[str, ...] = ()) -> int:
-    """Return how many events are good; raise Wrong, KeyError, ValueError or TypeError where the export is not.
+    """Return the number of events; raise VerificationFailed, KeyError, ValueError or TypeError if the export is bad.
 
     Args:
         export: the file.
-        keys: of logs and of approvals.
-        seen: checkpoints that came another way.
+        keys: the keys of logs and of approvals.
+        seen: checkpoints that the reader got elsewhere.
     """
     must(export.endswith(b"\n"), "the last line is not whole")
     lines = export.decode().split("\n")[:-1]
@@ -164,7 +164,7 @@ def check(export: bytes, keys: list[str], seen: tuple[str, ...] = ()) -> int:
 
 
 def _records(events: list[dict[str, Any]], log: str) -> bool:
-    """Return whether an event says that a back-up of this log was restored; each that says so says it whole."""
+    """Return whether an event records a restore of this log; fail if such a record is incomplete."""
     found = False
     for line in events:
         said = json.loads(line["body"])
@@ -192,7 +192,7 @@ def _filtered(lines: list[dict[str, Any]], size: int, root: bytes) -> None:
 
 
 def _whole(lines: list[dict[str, Any]], size: int, root: bytes) -> dict[int, bytes]:
-    """Return the hash of each leaf that is still known."""
+    """Return the hash of each leaf that was not removed."""
     leaves: dict[int, bytes] = {}
     tiles = (size + 255) // 256
     at, end, removed = 0, 0, set[int]()
@@ -230,7 +230,7 @@ def _whole(lines: list[dict[str, Any]], size: int, root: bytes) -> dict[int, byt
 
 
 def in_order(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return events with the moves of each request in their own order."""
+    """Return the events, with the moves of each request in the order of their numbers."""
     return sorted(lines, key=lambda line: json.loads(line["body"])["seq"] or 0)
 
 
@@ -321,7 +321,7 @@ def _details(shown: dict[str, Any], committed: dict[str, Any]) -> None:
 
 
 def _file(submitted: dict[str, Any], line: dict[str, Any], fields: dict[str, Any]) -> None:
-    """Note what a request asks for, and the stricter mode in which it goes on once it is endorsed."""
+    """Note what a request asks for, and the stricter mode that applies after an endorsement."""
     request = str(fields.get("request_id"))
     begins = "submission" in fields or (fields["action"], fields["seq"]) == ("submit", 1)
     is_whole = "context" not in fields["personal"] or "context" in line["personal"]
@@ -443,7 +443,7 @@ def _approvals(lines: list[dict[str, Any]], keys: list[str]) -> None:
 def _stated(
     line: dict[str, Any], fields: dict[str, Any], submitted: dict[str, Any], resources: list[str]
 ) -> dict[str, Any]:
-    """Return what of the statement is not of the window itself: what was asked, and granted of it."""
+    """Return the part of the signed statement about what was asked and granted, without that about the window."""
     if "granted_resources" in fields["personal"]:
         granted = json.loads(line["personal"]["granted_resources"]["value"])
         must(bool(granted) and set(granted) <= set(resources), "more was opened than was asked")

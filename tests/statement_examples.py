@@ -1,6 +1,6 @@
-"""Requests whose approval is signed in format 2, and each way in which one is malformed; also as files of exports.
+"""Requests whose approval is signed in format 2, and each way in which one can be malformed; also as export files.
 
-`python -m tests.statement_examples` writes the files anew; they are only to change together with the format.
+`python -m tests.statement_examples` rewrites the files; they may change only together with the format.
 """
 
 import base64
@@ -66,11 +66,11 @@ def format_of(kind: str, facts: dict[str, Any]) -> str:
 
 @dataclass
 class StatementExample:
-    """A request and its approval, as an honest house writes them but for changes; all is signed as it then says.
+    """A request and its approval, as an honest vendor writes them apart from the changes; the result is signed.
 
-    `members` are those of format 2 that the request has. The rest are changes: to the first move and to the approval,
-    and to what is signed over the latter. `committed` are the personal values of the first move; without `is_signed`
-    the server alone attests the approval; `is_reviewed` is whether the vendor reviewed the request first.
+    `members` are the format 2 members of the request. The rest are changes: to the first move, to the approval, and
+    to what is signed over the approval. `committed` are the personal values of the first move. Without `is_signed`,
+    only the server attests the approval. `is_reviewed` is whether the vendor reviewed the request first.
     """
 
     members: dict[str, Any] = field(default_factory=lambda: ALL)
@@ -93,7 +93,7 @@ class StatementExample:
 
     @property
     def events(self) -> list[SealedEvent]:
-        """The move with which the request begins, and the one that opens its window."""
+        """The first move of the request, and the move that opens its window."""
         has = {"resources", *self.members, *({"call_arguments"} if "call" in self.members else ())}
         personal = {name: value for name, value in PERSONAL.items() if name in has}
         begins: dict[str, Any] = {**ASKED, "access_window": 28_800}
@@ -326,7 +326,7 @@ KEPT_ODD = (
 
 
 def malformed(odd: dict[str, Any]) -> StatementExample:
-    """Return a request with a member of another form, which it has in all moves and all that is signed."""
+    """Return a request with a malformed member, the same in all its moves and in all that is signed."""
     return StatementExample(ALL | odd, committed=PERSONAL)
 
 

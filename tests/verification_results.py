@@ -1,4 +1,4 @@
-"""The results of both verifiers on one file, which have to agree."""
+"""The results of both verifiers on one file; the results must agree."""
 
 import io
 import json
@@ -21,7 +21,7 @@ def verified(
     approvers: Approvers = NO_APPROVERS,
     last: str | None = None,
 ) -> VerificationResult:
-    """Return the result; the second verifier agrees on whether anything is wrong."""
+    """Return the result; fail unless the second verifier agrees on whether anything is wrong."""
     trusted = [public(), *keys]
     result = verify(export_format.lines_of(io.BytesIO(export)), trusted, seen, last=last, approvers=approvers)
     try:
@@ -43,5 +43,5 @@ def verified(
 
 
 def told(result: VerificationResult) -> list[str]:
-    """Return what a result says is wrong, a line each, as it is printed."""
+    """Return the findings of a result, one line each, as they are printed."""
     return [": ".join(filter(None, (one.kind, one.place, one.message))) for one in result.findings.first]

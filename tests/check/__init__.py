@@ -1,1 +1,1 @@
-"""What `make check` holds about the sources as a whole: their names, statements, codes, wording and pages."""
+"""What `make check` checks in all sources: names, SQL statements, problem codes, wording and pages."""

@@ -1,4 +1,4 @@
-"""The database of the tests that hold statements against the schema."""
+"""The database of the tests that compare SQL statements with the schema."""
 
 from collections.abc import Iterator
 

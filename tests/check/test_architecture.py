@@ -1,4 +1,4 @@
-"""docs/architecture.md: each answer leads to files that exist and that define what the answer names."""
+"""docs/architecture.md: each answer leads to existing files that define what the answer names."""
 
 import re
 import tomllib
@@ -28,7 +28,7 @@ def _every() -> tuple[str, ...]:
 
 
 def _named(answer: str) -> dict[str, list[str]]:
-    """Return the files to which each file name of an answer can lead; other names of the answer choose the folder."""
+    """Return the files that each file name of an answer can mean; other names in the answer choose the folder."""
     found, folders = dict[str, list[str]](), set[str]()
     for code in CODE.findall(answer):
         if file := FILE.fullmatch(code):

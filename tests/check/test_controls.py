@@ -1,4 +1,4 @@
-"""The controls are held against the tests: every requirement has a row, and each test that a row names exists."""
+"""The controls are compared with the tests: every requirement has a row, and each test that a row names exists."""
 
 import re
 from collections.abc import Iterator
@@ -95,7 +95,7 @@ WITHOUT_TESTS = ("not applicable: ", "not met: ", "by review: ")
 
 
 def _numbers(cell: str) -> Iterator[str]:
-    """Yield the requirements that a row is about: single ones, and ranges within a section."""
+    """Yield the requirements that a row covers: single ones, and ranges within a section."""
     for part in cell.split(", "):
         first, _, last = part.partition("-")
         section, _, start = first.rpartition(".")

@@ -1,4 +1,4 @@
-"""Each failpoint has its place in the code and its line in the list."""
+"""Each failpoint has one place in the code and one line in the list."""
 
 import ast
 from collections import Counter

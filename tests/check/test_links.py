@@ -1,6 +1,6 @@
-"""The links of all pages: each leads to a file and a heading that is there, and every page can be reached.
+"""The links of all pages: each leads to an existing file and heading, and every page can be reached.
 
-A command that a page shows is still right next year.
+Commands on pages contain no date, so that they are still right next year.
 """
 
 import re
@@ -31,12 +31,12 @@ DATED = re.compile(r"--[a-z-]+[ =][\"']?20\d\d-\d\d.*")
 
 
 def prose(page: Path) -> str:
-    """Return a page without what it shows as code."""
+    """Return a page without its code."""
     return CODE.sub("", INDENTED.sub("", FENCED.sub("", page.read_text())))
 
 
 def links(page: Path) -> list[tuple[Path, str]]:
-    """Return where a page leads to in the repository: file and anchor."""
+    """Return the targets in the repository to which a page links: file and anchor."""
     found = [one or two for one, two in LINK.findall(prose(page))]
     inside = [target.partition("#") for target in found if not re.match(r"[a-z]+:", target)]
     return [((page.parent / path).resolve() if path else page, anchor) for path, _, anchor in inside]

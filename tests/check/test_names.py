@@ -1,4 +1,4 @@
-"""Names: a class name means one thing in the whole repository, and a file is named after a thing and stays short."""
+"""Names and lengths: a class name is unique in the repository, a file is named after a thing and stays short."""
 
 import ast
 import re

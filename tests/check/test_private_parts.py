@@ -1,4 +1,4 @@
-"""Private parts of the frameworks, which a new version may change, stand where `lockbox/driver` says."""
+"""Private parts of the frameworks, which a new version may change, are used only where `lockbox/driver` says."""
 
 import ast
 from collections.abc import Iterator
@@ -68,7 +68,7 @@ def test_only_the_listed_files_use_undocumented_parts_of_frameworks() -> None:
     assert [path for path in FENCED if f"`{path}`" not in str(driver.__doc__)] == []
 
 
-def test_private_attributes_count_as_private_parts_unless_the_file_defines_them() -> None:
+def test_a_private_attribute_that_the_file_does_not_define_is_reported() -> None:
     module = """
     class Pool(celery.Pool):
         def _event(self, proc):

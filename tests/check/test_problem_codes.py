@@ -12,7 +12,7 @@ LISTED = {(one.status, one.code) for one in every_code()}
 
 
 def calls() -> Iterator[tuple[int, str]]:
-    """Yield status and code of each call that writes a problem with both as they stand."""
+    """Yield the status and code of each call that writes a problem document with both as constants."""
     for path in files("api"):
         for node in ast.walk(tree(path)):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in WRITERS:

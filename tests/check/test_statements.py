@@ -1,7 +1,7 @@
-"""Postgres accepts every SQL statement of the project, so that a renamed column fails here and not at run time.
+"""Postgres accepts every SQL statement of the project: a renamed column fails here, not at run time.
 
-What is built on the models in a function is not among them: its columns are attributes, which mypy knows, of classes
-that tests/database/test_migrations.py compares with the schema.
+Statements that a function builds on the models are not checked here: mypy checks their columns as attributes of
+classes, which tests/database/test_migrations.py compares with the schema.
 """
 
 import ast
@@ -82,7 +82,7 @@ def _inside(value: Any) -> Iterator[TextClause]:
 
 @cache
 def _statements() -> dict[str, TextClause]:
-    """Return each statement that stands at the top of a module, by the name under which it stands there."""
+    """Return each SQL statement at the top of a module, by its name there."""
     every = {
         f"{name}.{key}{number or ''}": statement
         for name in (calls.path[0] for calls in _calls() if calls.imports_text)
@@ -97,7 +97,7 @@ def _compiled(statement: TextClause) -> str:
 
 
 def _refused(engine: Engine, statements: Mapping[str, TextClause]) -> list[str]:
-    """Return why Postgres refuses statements, with the parameter types that it infers."""
+    """Return why Postgres refuses SQL statements, with the parameter types that it infers."""
     refused = []
     url = engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
     with psycopg.connect(url, autocommit=True) as connection:
@@ -129,7 +129,7 @@ def _plan(connection: Connection, statement: TextClause) -> list[dict[str, Any]]
 
 
 def _reads_whole(connection: Connection, statement: TextClause, partial: set[str]) -> bool:
-    """Whether a statement can only read a growing table as a whole; an index of some of its rows counts as less."""
+    """Return whether an SQL statement must read a whole growing table; a partial index does not count as whole."""
     return any(
         node.get("Relation Name") in GROWING
         and node["Node Type"] in {"Seq Scan", "Index Scan", "Index Only Scan"}
@@ -179,7 +179,7 @@ def _calls() -> list[_Calls]:
 
 @cache
 def _names() -> frozenset[str]:
-    """Return all that the product names but in its imports."""
+    """Return all names that the product uses outside imports."""
     nodes = (node for path in files(*PACKAGES) for node in ast.walk(tree(path)))
     return frozenset(node.id for node in nodes if isinstance(node, ast.Name))
 
@@ -199,7 +199,7 @@ def test_an_sql_statement_that_selects_all_columns_would_be_detected(planted: st
 
 
 def test_each_table_class_is_used_by_the_product() -> None:
-    """What only functions of the schema write and read has no class."""
+    """Tables that only database functions write and read have no class."""
     every = (node for path in files(*PACKAGES) for node in tree(path).body if isinstance(node, ast.ClassDef))
     classes = {one.name for one in every if "table" in {keyword.arg for keyword in one.keywords}}
 
@@ -225,7 +225,7 @@ def test_database_functions_name_existing_tables_and_columns(superuser: Engine) 
 
 
 def test_no_sql_statement_is_too_large_to_be_prepared() -> None:
-    """Others are read anew by psycopg, letter by letter, each time that they are sent."""
+    """Larger statements are parsed again by psycopg, letter by letter, each time that they are sent."""
     compiled = {name: one.compile() for name, one in _statements().items()}
 
     assert [name for name, one in compiled.items() if len(one.params) > MAX_CACHED_STATEMENT_PARAMS] == []
@@ -247,7 +247,7 @@ def test_every_sql_statement_is_defined_at_the_top_of_a_module() -> None:
 
 
 def _changed_by_columns(connection: Connection, statements: Mapping[str, TextClause]) -> dict[str, str]:
-    """Return what Postgres says against statements that were prepared before each table got a column."""
+    """Return why Postgres refuses SQL statements that were prepared before each table got a further column."""
     prepared: dict[str, str] = {}
     for number, (name, statement) in enumerate(statements.items()):
         compiled = _compiled(statement)

@@ -1,4 +1,4 @@
-"""The threat model is held against the tests: each row names one that exists, or says that nothing stops it."""
+"""The threat model is compared with the tests: each row names an existing test, or says that nothing stops it."""
 
 import ast
 import re
@@ -11,7 +11,7 @@ PAGE = HOME / "docs" / "threat-model.md"
 
 
 def _rows() -> list[list[str]]:
-    """Return the rows of the page, each behind the attacker whose section it is in."""
+    """Return the rows of the page, each after the attacker in whose section it is."""
     rows, attacker = [], ""
     for line in PAGE.read_text().splitlines():
         if line.startswith("## "):
@@ -25,7 +25,7 @@ ROWS = _rows()
 
 
 def _of_file(path: Path) -> dict[str, bool]:
-    """Return the names of a file's tests, and whether `make test` runs each: neither it nor its file is far."""
+    """Return the names of a file's tests, and whether `make test` runs each: neither the test nor its file is far."""
     parsed = tree(path)
     marks = [one.value for one in parsed.body if isinstance(one, ast.Assign) and "pytestmark" in ast.dump(one)]
     is_near = "far" not in path.parts and not any(FAR in ast.unparse(mark) for mark in marks)

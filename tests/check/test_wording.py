@@ -1,4 +1,4 @@
-"""The wording of pages and mails stands in their templates and in one file each: none in the code beside them."""
+"""The wording of pages and mails is in their templates and in one file each, and not in other code."""
 
 import ast
 import re
@@ -43,7 +43,7 @@ CODE = ("TypeVar", "text")
 
 
 def texts(tree: ast.AST) -> Iterator[str]:
-    """Yield what reads like wording in some code: two words, or one with a capital letter; comments are none."""
+    """Yield the strings in code that read like wording: two words, or one with a capital letter; no comments."""
     apart = {id(one) for node in ast.walk(tree) for one in _apart(node)}
     constants = [one for one in ast.walk(tree) if isinstance(one, ast.Constant) and id(one) not in apart]
     for text in (constant.value for constant in constants if isinstance(constant.value, str)):
@@ -52,7 +52,7 @@ def texts(tree: ast.AST) -> Iterator[str]:
 
 
 def _apart(node: ast.AST) -> Iterator[ast.AST]:
-    """Yield what documents code, and what is in statements and names."""
+    """Yield docstrings, and what is inside calls that make SQL statements or names."""
     if isinstance(node, ast.Expr):
         yield node.value
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in CODE:
@@ -88,7 +88,7 @@ def test_the_wording_check_distinguishes_text_from_code(code: str, found: list[s
 
 
 def used(name: str) -> Iterator[str]:
-    """Yield the names that code takes from a module of wording, and those that the module itself reads."""
+    """Yield the names that code uses from a wording module, and those that the module itself uses."""
     for file in files("api", "cli", "lockbox", "reference"):
         for node in ast.walk(tree(file)) if name in source(file) or file.stem == name else ():
             if isinstance(node, ast.ImportFrom) and str(node.module).endswith(f".{name}"):

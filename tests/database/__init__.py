@@ -1,4 +1,4 @@
-"""Tests of the distance: database."""
+"""Tests of the distance "database": on a real Postgres and Redis."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What the audit log says of changes at a tenant, and among the vendor's people."""
+"""What the audit log says about changes at a tenant and to the vendor's people."""
 
 import json
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from tests.database.scenes import read
 
 @dataclass(frozen=True)
 class LoggedChange:
-    """One event: who did it and as what, its facts and personal details, and who is told of it."""
+    """One event: the actor and their role, the facts and personal details, and who is notified of it."""
 
     action: str
     actor: str
@@ -27,7 +27,7 @@ class LoggedChange:
 
 
 def recorded_changes(db: Database) -> Sequence[LoggedChange]:
-    """Return every event that is no move, and not of what notifications went out, the oldest first."""
+    """Return every event that is neither a move nor about sent notifications, oldest first."""
     rows = read(
         db,
         """

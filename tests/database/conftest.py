@@ -1,4 +1,4 @@
-"""What the tests of this distance need beyond the servers: a login that may do all, and every Redis there is."""
+"""Fixtures of the database tests: a database role with every right, and each kind of Redis."""
 
 import secrets
 import shutil
@@ -58,9 +58,9 @@ SELECT count(*) || ' ' || sum(hash_record_extended((oid, xmin), 0)) FROM (
 
 @event.listens_for(Engine, "connect")
 def _wait_longer(connection: psycopg.Connection[Any], _: object) -> None:
-    """Who loses a race waits for who wins it, and on a busy machine for longer than a server would.
+    """Raise the lock timeout: on a busy machine, the loser of a race waits longer for the winner than a server would.
 
-    A pooler would give the setting to whoever has the connection next, and the doctor looks for other ones.
+    Not behind a pooler, which would give the setting to the connection's next user, nor for doctor, which checks it.
     """
     name = connection.info.get_parameters().get("application_name", "")
     if name.startswith("lockbox-") and name not in {"lockbox-pooled", "lockbox-doctor"}:
@@ -74,16 +74,16 @@ BRIEF = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlo
 
 @pytest.fixture(autouse=True)
 def _brief_logs() -> None:
-    """Tracebacks as the servers log them: structlog's own default prints every local, for seconds a failure.
+    """Log tracebacks as the servers do: structlog's default prints every local variable, which takes seconds.
 
-    For each test anew, for a test of another distance that ran in this process may have chosen otherwise.
+    Set it for each test, because another kind of test in this process may have changed it.
     """
     structlog.configure(processors=[structlog.processors.add_log_level, BRIEF])
 
 
 @dataclass
 class SharedDatabase:
-    """A database for one test after another, and warm connections to it; to make either takes longer than a test."""
+    """A database with warm connections that tests use in turn, because making either takes longer than a test."""
 
     urls: Urls
     api: Engine
@@ -94,7 +94,7 @@ class SharedDatabase:
     schema: str
 
     def clear(self) -> None:
-        """Take away whatever the last test has left there: connections at work, rows, and its Redis database."""
+        """Remove what the last test left: busy connections, rows, and the content of its Redis database."""
         with self.root.begin() as connection:
             ended = connection.execute(END_OTHERS).all()
             delete_all_rows(connection)
@@ -105,7 +105,7 @@ class SharedDatabase:
         self.redis.flushdb()
 
     def check(self) -> None:
-        """Fail the test that changed more than rows, and no other for it."""
+        """Fail only the test that changed more than rows."""
         before = self.schema
         # With a roll-back the driver would forget what it has prepared, and plan all of `clear` again.
         with self.root.begin() as connection:
@@ -115,7 +115,7 @@ class SharedDatabase:
 
 @pytest.fixture(scope="session")
 def shared(template: ServerAddresses) -> Iterator[SharedDatabase]:
-    """What the tests that change no more than rows have in common."""
+    """The database that all tests share which change only rows."""
     with fresh_database(template) as urls, Redis.from_url(urls.redis) as redis:
         root = create_engine(urls.superuser, pool_size=1, pool_pre_ping=True, connect_args={"options": NO_TRIGGERS})
         with root.connect() as connection:
@@ -135,7 +135,7 @@ def shared(template: ServerAddresses) -> Iterator[SharedDatabase]:
 
 
 def _like_new(engine: Engine) -> Engine:
-    """Let whoever takes a connection of a pool find nothing that somebody else has set there."""
+    """Reset each connection when it is taken from the pool, so that no earlier setting remains."""
 
     @event.listens_for(engine, "checkout")
     def forget(connection: psycopg.Connection[Any], *_: object) -> None:
@@ -179,7 +179,7 @@ def worker(urls: Urls, shared: SharedDatabase) -> Iterator[Database]:
 
 @pytest.fixture
 def superuser(urls: Urls, shared: SharedDatabase) -> Iterator[Engine]:
-    """This test's database with every right, for setting scenes that the house itself refuses."""
+    """This test's database with every right, for scenes that Lockbox itself refuses."""
     if urls is shared.urls:
         yield shared.superuser
     else:
@@ -200,20 +200,20 @@ def _db(urls: Urls, login: str, shared: SharedDatabase, warm: Engine) -> Iterato
 
 @pytest.fixture(autouse=True)
 def _patient_arming(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a busy machine take its time to arm, but where the test is about a Redis that never answers."""
+    """Allow a busy machine more time to schedule, unless the test is about a Redis that never answers."""
     if "away_url" not in request.fixturenames:
         monkeypatch.setattr(schedule_module, "ARM_TIMEOUT", 2.0)
 
 
 @pytest.fixture
 def later() -> ShiftedClock:
-    """A clock for a house, to be shifted by the test."""
+    """A clock of a database, which the test can shift."""
     return ShiftedClock()
 
 
 @pytest.fixture
 def still(api: Database, worker: Database) -> StoppedClock:
-    """One clock for both servers, which stands until the test moves it."""
+    """One clock of API and worker, which stands still until the test moves it."""
     api.clock = worker.clock = StoppedClock(datetime.now(UTC))
     return api.clock
 
@@ -256,7 +256,7 @@ def target(shared_target: PostgresTarget) -> Iterator[PostgresTarget]:
 
 @pytest.fixture
 def driver(connectors: Database, world: World, target: PostgresTarget) -> ConnectionDriver:
-    """What drives the connections of the world's tenant to the target."""
+    """The driver of the tenant's connections to the target."""
     return target.driver(connectors, world.tenant.slug)
 
 
@@ -274,14 +274,14 @@ def plant(
 
 @pytest.fixture(scope="session")
 def own_valkey() -> Iterator[str]:
-    """A Valkey of this process alone, whose settings its tests may change; its URL."""
+    """The URL of a Valkey that only this process uses, and whose settings tests may change."""
     with own_servers("valkey", ("redis",)) as servers:
         yield servers.redis_url
 
 
 @pytest.fixture(scope="session")
 def real_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Redis itself, where it is installed, with a password; its URL."""
+    """The URL of a real Redis with a password, if Redis is installed."""
     if REDIS_SERVER is None:
         pytest.skip(absent("redis-server"))
     folder, port, password = tmp_path_factory.mktemp("redis"), own_port(), secrets.token_urlsafe(16)
@@ -312,7 +312,7 @@ def redis_url(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def redis(redis_url: str) -> Iterator["Redis"]:
-    """A client of that server, to look behind the schedule's back."""
+    """A client of that server, to look at it without the schedule."""
     with Redis.from_url(redis_url) as client:
         yield client
 
@@ -330,14 +330,14 @@ def refused_url() -> str:
 
 @pytest.fixture
 def black_hole_url() -> Iterator[str]:
-    """The URL of a socket that takes connections and never says a word."""
+    """The URL of a socket that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0), backlog=512) as listener:
         yield f"redis://:secret@127.0.0.1:{listener.getsockname()[1]}/0"
 
 
 @pytest.fixture(params=["refused_url", "black_hole_url"])
 def away_url(request: pytest.FixtureRequest) -> str:
-    """The URL of a Redis that is away, in either manner."""
+    """The URL of an unavailable Redis: it refuses connections, or never answers."""
     url: str = request.getfixturevalue(request.param)
     return url
 

@@ -1,4 +1,4 @@
-"""A tenant with a row in every table: what row-level security has to keep from others, and a migration to keep."""
+"""A tenant with a row in every table: row-level security must hide these rows, and migrations must keep them."""
 
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -258,9 +258,9 @@ COPY_IN = sql.SQL("COPY {} FROM STDIN (FORMAT binary)")
 
 
 def furnish(db: Database) -> World:
-    """Give an empty database the usual world, with requests in review, waiting and open, and a row in every table.
+    """Fill an empty database with the usual world: requests in review, pending and open, and a row in every table.
 
-    The house makes it once in a process, which takes ten times as long as to copy its rows for each later test.
+    Lockbox makes these rows once per process; later tests copy them, which is ten times faster.
     """
     with _as_it_is(db) as connection:
         if FURNISHED:
@@ -275,7 +275,7 @@ def furnish(db: Database) -> World:
 
 @contextmanager
 def _as_it_is(db: Database) -> Iterator[psycopg.Cursor[Any]]:
-    """A cursor that reads and writes rows past every rule and trigger."""
+    """Yield a cursor that reads and writes rows without rules or triggers."""
     with unbound(db).begin() as connection:
         driver = connection.connection.driver_connection
         assert isinstance(driver, psycopg.Connection)
@@ -370,7 +370,7 @@ CLEAR = "DELETE FROM {name}"
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the schema, whichever there are, and what the API's login may do to it."""
+    """A table of the schema, and what the API's database role may do to it."""
 
     name: str
     columns: str
@@ -381,7 +381,7 @@ class Table:
     deletable: bool
 
     def keys(self, connection: Connection, where: str = "true") -> set[tuple[Any, ...]]:
-        """Return the keys of the rows that this transaction sees."""
+        """Return the keys of the rows that are visible to this transaction."""
         query = SELECT_KEYS.format(key=self.key, name=self.name, where=where)
         return {tuple(row) for row in connection.execute(text(query))}
 
@@ -390,15 +390,15 @@ class Table:
         connection.execute(text(statement), {"row": json.dumps(row)})
 
     def overwrite(self, connection: Connection, column: str, row: Row) -> None:
-        """Set one column, wherever that is allowed, to what it is in the row; no row has to be seen for it."""
+        """Set one column of every row that may be changed to the value in `row`; the statement reads no row."""
         connection.execute(text(SET_COLUMN.format(name=self.name, column=column)), {"row": json.dumps(row)})
 
     def touch(self, connection: Connection, column: str) -> int:
-        """Set one column of every row that is seen to what it is; return how many rows that are."""
+        """Set one column of every visible row to its own value; return the number of rows."""
         return connection.execute(text(KEEP_COLUMN.format(name=self.name, column=column))).rowcount
 
     def clear(self, connection: Connection) -> int:
-        """Delete every row that is allowed; return how many rows that were."""
+        """Delete every row that may be deleted; return the number of rows."""
         return connection.execute(text(CLEAR.format(name=self.name))).rowcount
 
 
@@ -409,12 +409,12 @@ def tables(db: Database) -> list[Table]:
 
 
 def private_rows(db: Database) -> dict[str, list[Row]]:
-    """Return every row that there is now and that is not everybody's, by table."""
+    """Return all current rows, by table, except those that everyone may read."""
     return {name: _column(db, SELECT_ROWS, name, f"NOT ({PUBLIC.get(name, 'false')})") for name in _names(db)}
 
 
 def private_keys(db: Database) -> dict[str, set[tuple[Any, ...]]]:
-    """Return the key of every row that there is now and that is not everybody's, by table."""
+    """Return the keys of all current rows, by table, except those that everyone may read."""
     with unbound(db).connect() as connection:
         return {
             table.name: table.keys(connection, f"NOT ({PUBLIC.get(table.name, 'false')})") for table in tables(db)
@@ -422,7 +422,7 @@ def private_keys(db: Database) -> dict[str, set[tuple[Any, ...]]]:
 
 
 def versions(db: Database) -> dict[str, set[str]]:
-    """Return every version of every row: one that was written anew shows, even if nothing in it changed."""
+    """Return the version of every row: a rewritten row has another version, even if no value changed."""
     return {name: set(_column(db, SELECT_VERSIONS, name)) for name in _names(db)}
 
 
@@ -437,18 +437,18 @@ def _column(db: Database, query: str, name: str, where: str = "true") -> list[An
 
 @contextmanager
 def in_context(db: Database, caller: Caller | None, at: UUID | None = None) -> Iterator[Connection]:
-    """Open a transaction in somebody's context, or in none for None; commit it on the way out."""
+    """Open a transaction in a caller's context, or without a context for None; commit it at the end."""
     with db.engine.begin() if caller is None else as_caller(db, caller, at=at) as connection:
         yield connection
 
 
 def insert_refused(db: Database, caller: Caller | None, rows: Mapping[str, Collection[Row]]) -> set[str]:
-    """Check that somebody, or nobody for None, may write none of these rows; return the tables.
+    """Check that a caller, or no one for None, may insert none of these rows; return the tables.
 
-    What keeps them off is row-level security, or that the API's login has no right at all.
+    Either row-level security refuses, or the API's database role has no right on the table.
 
-    The rows are there: were they let through, their keys would be refused, in other words. What names no tenant where
-    only the tenant counts is left out.
+    The rows already exist: if they passed, Postgres would refuse their keys with another message. Rows of `events`
+    and `notifications` without a tenant are skipped.
     """
     tried = set()
     for table in tables(db):
@@ -465,7 +465,7 @@ def insert_refused(db: Database, caller: Caller | None, rows: Mapping[str, Colle
 def attempt_everything(
     db: Database, caller: Caller | None, rows: Mapping[str, Collection[Row]], leave: Collection[str] = ()
 ) -> None:
-    """Change whatever can be changed and remove whatever can be removed, seen or unseen, refused or not."""
+    """Try to change every changeable column and delete every deletable row, visible or not; ignore refusals."""
     for table in tables(db):
         if table.name in leave:
             continue
@@ -479,7 +479,7 @@ def attempt_everything(
 
 
 def _said(db: Database, caller: Caller | None, change: Callable[[Connection], object]) -> str:
-    """Do it and commit it; return what it was refused with."""
+    """Make the change and commit; return the error, or `done`."""
     try:
         with in_context(db, caller) as connection:
             change(connection)

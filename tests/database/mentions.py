@@ -1,4 +1,4 @@
-"""Where in a whole database a word stands: every column of every table, whatever its type."""
+"""Find a word in a whole database: in every column of every table, whatever its type."""
 
 from lockbox.database import Database
 from tests.database.scenes import read
@@ -17,7 +17,7 @@ IN_BYTES = "position(convert_to(:word, 'UTF8') IN t.{name}) > 0"
 
 
 def mentions(db: Database, word: str) -> set[str]:
-    """Return the columns in which a word stands, and of event details the fields; bytes hold it as it is written."""
+    """Return the columns, and the fields of event details, that contain a word; bytes are searched as plain text."""
     found = set()
     for column in read(db, COLUMNS):
         where = (IN_BYTES if column.is_bytes else IN_TEXT).format(name=column.name)

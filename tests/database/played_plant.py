@@ -1,4 +1,4 @@
-"""What goes on at the plant while people act: messages, Redis, the outbox, mail and the log, in any order."""
+"""What the system does while people act: messages, Redis, the outbox, mail and the log, in any order."""
 
 import contextlib
 from collections.abc import Callable
@@ -61,7 +61,7 @@ SELECT e.id, e.action FROM events e JOIN seals s ON s.event_id = e.id AND s.log_
 
 @dataclass(frozen=True)
 class StatefulServers:
-    """The servers that one play after another is given."""
+    """The servers that each run of the state machine uses in turn."""
 
     shared: SharedDatabase
     api: Database
@@ -71,7 +71,7 @@ class StatefulServers:
 
 
 class PlayedPlant(RuleBasedStateMachine):
-    """The plant of one tenant: messages, Redis, outbox, mail and log, in any order; `known` are its requests."""
+    """The system around one tenant: messages, Redis, outbox, mail and log, in any order; `known` are its requests."""
 
     world: World
     plant: StatefulServers
@@ -122,9 +122,9 @@ class PlayedPlant(RuleBasedStateMachine):
 
     @rule()
     def poll_twice(self) -> None:
-        """Two pollers claim what is due; each member goes to one of them, and comes again when its lease is over.
+        """Let two pollers claim what is due: each entry goes to one of them, and is offered again after its lease.
 
-        What was looked at too early was armed by a delay, and falls due by Redis' own clock, which nobody stops.
+        An entry that was handled too early was scheduled with a delay, and falls due by the running clock of Redis.
         """
         due = [row for row in read(self.plant.api, "SELECT id, wake_at FROM requests") if self._is_due(row)]
         schedule = self.plant.worker.schedule
@@ -153,7 +153,7 @@ class PlayedPlant(RuleBasedStateMachine):
 
     @rule(choice=CHOICES)
     def fan_out(self, choice: Any) -> None:
-        """The messages of some events arrive, those of others are lost."""
+        """Deliver the messages of some events, and lose those of others."""
         waiting = self._waiting()
         ids = choice.sample(waiting, choice.randint(0, len(waiting)))
         self.post.deliver(self.plant.worker, ids)

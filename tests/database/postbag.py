@@ -1,4 +1,4 @@
-"""Sending in tests: the memory senders with what they need, and senders that stop or die half-way."""
+"""Sending in tests: senders that keep everything in memory, and senders that stop or die midway."""
 
 import asyncio
 import threading
@@ -34,12 +34,12 @@ SERVICES = {"exchange-online": "Exchange Online"}
 
 @dataclass
 class Postbag:
-    """Everything that is sent, by memory senders; `calling` and `mailing` are what really sends in their place.
+    """Everything that is sent, kept in memory; `calling` and `mailing` replace the memory senders by real ones.
 
-    Without `sending_pool` each delivery has a pool of its own that has room for all, sends one after the other in the
-    order of the notifications, knows nothing of servers that did not answer before, and knows no time: who waits for
-    hundreds of others on a busy machine is not given back. `audit_keys` are by default the one that
-    signs the logs of tests.
+    Without `sending_pool`, each delivery has its own pool. That pool has room for all notifications, sends them one
+    after the other in order, remembers no server that failed to answer, and has no time limit: on a busy machine, a
+    notification that waits for hundreds of others is not returned unsent. `audit_keys` defaults to the key that signs
+    the logs of tests.
     """
 
     mail: MemoryMail = field(default_factory=MemoryMail)
@@ -79,7 +79,7 @@ class Postbag:
 
 
 class DyingMail(MemoryMail):
-    """Its process dies right after the relay took the mail, before anybody could note it."""
+    """Ends the process right after the relay has accepted the mail, before the result is recorded."""
 
     async def send(self, mail: OutgoingMail) -> None:
         await super().send(mail)
@@ -87,7 +87,7 @@ class DyingMail(MemoryMail):
 
 
 class SlowMail(MemoryMail):
-    """Takes a mail, and answers only when it is let go."""
+    """Accepts a mail, and answers only when `let_go` is set."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -115,9 +115,9 @@ def notification(db: Database, notification_id: UUID) -> tuple[str | None, int, 
 
 
 def assert_notifications_are_held(db: Database, shift: timedelta = timedelta(0)) -> None:
-    """Check that the index holds each open notification, never before it is due, and late by arming alone.
+    """Check that the index holds each open notification, never too early, and late by no more than scheduling takes.
 
-    What is armed by a delay is due by the clock of Redis, which a shift of ours does not move.
+    An entry scheduled with a delay is due by the clock of Redis, which the test's shift does not move.
     """
     held, promised = db.schedule.members(NOTIFICATIONS), promised_notifications(db)
     assert held.keys() == promised.keys()

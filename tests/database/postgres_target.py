@@ -1,4 +1,4 @@
-"""A Postgres that a connector opens windows at: another database, its administrator's login, and what it protects."""
+"""A Postgres where a connector opens windows: another database, its administrator's role, and protected tables."""
 
 import os
 import time
@@ -39,7 +39,7 @@ OF_CLOSE = ("connector.after_lockout", "connector.before_drop", "connector.after
 
 @dataclass(frozen=True)
 class PostgresTarget:
-    """Where it is, and the folder in which the connector worker finds its administrator's login."""
+    """The target's address, and the folder where the connector worker finds the credentials of its administrator."""
 
     superuser: str
     folder: Path
@@ -50,7 +50,7 @@ class PostgresTarget:
     name: str = TARGET
 
     def catalogue(self, tenant: str) -> Catalogue:
-        """Return the usual catalogue, where a service has a connector for this target."""
+        """Return the usual catalogue, with one service that has a connector for this target."""
         actions = {"read": (self.reader,), "change": (self.reader, self.writer)}
         connector = ServiceConnector(
             kind="postgres", target=self.name, tenant=tenant, resource=DATABASE, actions=actions, connections=2
@@ -75,7 +75,7 @@ class PostgresTarget:
         )
 
     def roles(self) -> list[str]:
-        """Return the roles that were made for windows, at the whole server, by this target's administrator."""
+        """Return the roles that this target's administrator made for windows on the whole server."""
         with psycopg.connect(self.superuser.replace("+psycopg", ""), autocommit=True) as root:
             rows = root.execute(
                 "SELECT r.rolname FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.roleid "
@@ -85,7 +85,7 @@ class PostgresTarget:
             return sorted({name for (name,) in rows})
 
     def wait_for_sessions(self) -> None:
-        """Wait until nothing is connected to it."""
+        """Wait until no session is connected to the target."""
         with psycopg.connect(self.superuser.replace("+psycopg", ""), autocommit=True) as root:
             for _ in range(500):
                 query = "SELECT FROM pg_stat_activity WHERE datname = %s"
@@ -95,12 +95,12 @@ class PostgresTarget:
         raise AssertionError("something is still connected")
 
     def end_sessions(self) -> None:
-        """End whatever is connected to it as a role of a window."""
+        """End every session at the target that uses a window's role."""
         ending = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename::text ^@ 'lbx_' AND datname = "
         run_as_superuser(self.superuser, f"{ending}'{self.database}'")
 
     def reset(self) -> None:
-        """Remove what a test has left there, and give the administrator back what it took."""
+        """Remove what a test has left at the target, and restore the administrator's rights."""
         run_as_superuser(
             _inside(self.superuser, self.database),
             f"ALTER ROLE {self.admin} LOGIN",
@@ -119,7 +119,7 @@ class PostgresTarget:
 
 @contextmanager
 def postgres_target(superuser: str, folder: Path, options: str = "") -> Iterator[PostgresTarget]:
-    """Make a target on a server, its database with these options, and remove it with all that was made there."""
+    """Make a target on a server, its database with these options; at the end remove it and all roles made there."""
     tag = f"{os.getpid()}_{next(NUMBERS)}"
     target = PostgresTarget(superuser, folder, f"target_{tag}", f"admin_{tag}", f"reader_{tag}", f"writer_{tag}")
     url = make_url(superuser)
@@ -157,7 +157,7 @@ def _inside(superuser: str, database: str) -> str:
 
 @dataclass(frozen=True)
 class OrdersWindow:
-    """An open window for the target's database, and what the engineer has for it."""
+    """An open window for the target's database, and the credentials that the engineer gets for it."""
 
     world: World
     target: PostgresTarget
@@ -170,7 +170,7 @@ class OrdersWindow:
         return cls(world, target, request.id)
 
     def credential(self, who: str = "erin", tenant: str = "") -> tuple[ConnectionStatus, str]:
-        """Ask for a credential, and return it with its password; the target is the tenant's, as a rule this one."""
+        """Request a credential for the target of `tenant`, by default the world's; return it with its password."""
         password = new_password()
         return self.ask(verifier_of(password), who, tenant), password
 
@@ -187,7 +187,7 @@ class OrdersWindow:
 
 
 class Plant(NamedTuple):
-    """An open window, what drives its connections, where they lead, and two ways to the database."""
+    """An open window, the driver of its connections, their target, and two logins to Lockbox's database."""
 
     window: OrdersWindow
     driver: ConnectionDriver
@@ -197,7 +197,7 @@ class Plant(NamedTuple):
 
 
 def again(superuser: Engine, one: UUID) -> None:
-    """Let the lease of a step that died be over."""
+    """End the lease of a step whose process died."""
     write(
         superuser, "UPDATE connections SET run_at = clock_timestamp() WHERE id = :id AND run_at IS NOT NULL", id=one
     )

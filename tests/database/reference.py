@@ -1,4 +1,4 @@
-"""The reference: a request's life in plain Python, written out once more without a line of the house's own code."""
+"""The reference model: a request's life in plain Python, written again without a line of Lockbox's code."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -37,7 +37,7 @@ ENDS = {"deny": "denied", "cancel": "cancelled", "complete": "completed", "revok
 
 @dataclass(eq=False)
 class Beforehand:
-    """What was approved beforehand, which covers all: when, by whom, and how often it has opened something."""
+    """A pre-approval that covers every request: when it was made, who approved it, and how often it was used."""
 
     most: int
     at: datetime
@@ -52,10 +52,10 @@ class Beforehand:
 
 @dataclass
 class ReferenceRules:
-    """What the tenant has laid down; windows in seconds. `able` are the approvers who may approve now.
+    """The tenant's rules; windows are in seconds. `able` are the approvers who may approve now.
 
-    `glass` are the requests that were opened by break-glass, of which there may be so many; none while an emergency
-    stop is open.
+    `glass` are the requests that were opened by break-glass, at most `most_glass`; none may be opened during an
+    emergency stop.
     """
 
     quorum: int
@@ -75,7 +75,7 @@ class ReferenceRules:
         return "reviewing" if self.review or not self.enforce else "pending"
 
     def covers(self, at: datetime) -> bool:
-        """Whether what was approved beforehand opens a request; the clock may have been set back since."""
+        """Return whether the pre-approval opens a request; the clock may have been set back since it was approved."""
         rule = self.beforehand
         if rule is None or rule.is_over or at < rule.at:
             return False
@@ -88,10 +88,10 @@ class ReferenceRules:
 
 @dataclass(eq=False)
 class Request:
-    """One request as it must be.
+    """One request in the state that it must have.
 
-    `starts` is when access is to begin, if later, `extends` the request whose window it goes on from, `by` what was
-    approved beforehand and opened it.
+    `starts` is when access begins, if later than the approval; `extends` is the request whose window this request
+    extends; `by` is the pre-approval that opened it.
     """
 
     who: str
@@ -115,13 +115,13 @@ class Request:
 
     @property
     def is_used_up(self) -> bool:
-        """Whether it was used as often as it may be."""
+        """Return whether all its uses are spent."""
         return self.used == self.most_uses
 
 
 @dataclass(frozen=True)
 class ReferenceAct:
-    """Who does what, and when; `window` in seconds and `uses` where an approver lowers them."""
+    """Who does what, and when; `window` (in seconds) and `uses` are set if an approver lowers them."""
 
     who: str
     action: str
@@ -140,7 +140,7 @@ def submitted(
     starts: datetime | None = None,
     break_glass: bool = False,
 ) -> Request | None:
-    """Return a new request, None where it has to be refused: nobody could ever open it."""
+    """Return a new request, or None if it must be refused because no one could ever open it."""
     if rules.enforce and not break_glass and not rules.is_enough(rules.able):
         return None
     if break_glass and not _allows_glass(rules):
@@ -155,7 +155,7 @@ def submitted(
 
 
 def extended(rules: ReferenceRules, window: Request, access: int, at: datetime) -> Request | None:
-    """Return a request that extends a window, None where it has to be refused."""
+    """Return a request that extends a window, or None if it must be refused."""
     earlier = window.extension
     if not _runs(window, at) or window.break_glass or (earlier is not None and earlier.is_open):
         return None
@@ -166,14 +166,14 @@ def extended(rules: ReferenceRules, window: Request, access: int, at: datetime) 
 
 
 def close_case(requests: Iterable[Request], at: datetime) -> None:
-    """End what has not run out of time, as their case is closed."""
+    """End the requests whose deadline has not passed, because their case is closed."""
     for request in requests:
         if request.is_open and at < request.deadline:
             _end(request, WITH_ITS_CASE[request.state])
 
 
 def revoke_beforehand(rules: ReferenceRules, requests: Iterable[Request], at: datetime) -> None:
-    """Revoke what was approved beforehand, and what it has open."""
+    """Revoke the pre-approval, and the windows that it opened."""
     rule = rules.beforehand
     if rule is None or rule.is_revoked:
         return
@@ -187,7 +187,7 @@ def revoke_beforehand(rules: ReferenceRules, requests: Iterable[Request], at: da
 
 
 def stop(rules: ReferenceRules, requests: Iterable[Request], at: datetime) -> None:
-    """End what has not run out of time, and what was approved beforehand, and bar break-glass."""
+    """End the requests whose deadline has not passed, revoke the pre-approval, and bar break-glass."""
     for request in requests:
         if request.is_open and at < request.deadline:
             _end(request, "revoked" if request.state == "active" else "denied")
@@ -197,14 +197,14 @@ def stop(rules: ReferenceRules, requests: Iterable[Request], at: datetime) -> No
 
 
 def found(request: Request, at: datetime) -> bool:
-    """Note the finding about break-glass; return False, and leave it, where it is not due."""
+    """Record the finding about break-glass; if none is due, change nothing and return False."""
     is_due = not request.is_found and (request.state != "active" or at >= request.deadline)
     request.is_found = request.is_found or is_due
     return is_due
 
 
 def acted(rules: ReferenceRules, request: Request, act: ReferenceAct) -> bool:
-    """Change a request as a person's act must change it; return False, and leave it alone, where it is refused."""
+    """Change a request as a person's act must change it; if the act is refused, change nothing and return False."""
     may = TABLE.get((request.state, act.action), set()) & _parties(rules, request, act.who)
     if not may or act.at >= request.deadline or not _may_open(rules, request, act):
         return False
@@ -225,7 +225,7 @@ def acted(rules: ReferenceRules, request: Request, act: ReferenceAct) -> bool:
 
 
 def clocked(request: Request, at: datetime) -> bool:
-    """Let the clock look at a request; return whether it has ended it."""
+    """Let the timer check a request; return whether the timer ended it."""
     if not request.is_open or at < request.deadline:
         return False
     request.state = "expired" if request.state == "active" else "timed_out"
@@ -234,13 +234,13 @@ def clocked(request: Request, at: datetime) -> bool:
 
 
 def lets_in(request: Request, at: datetime) -> bool:
-    """Whether the door is open; what was revoked opens nothing, though the clock was set back since."""
+    """Return whether the request grants access; a revoked one never does, even if the clock was set back since."""
     is_revoked = request.by is not None and request.by.is_revoked
     return _runs(request, at) and not request.is_used_up and not is_revoked
 
 
 def used(request: Request, at: datetime) -> bool:
-    """Use a window as a check must; return False, and leave it alone, where nobody is let in."""
+    """Count a use as an access check must; if access is refused, change nothing and return False."""
     if not lets_in(request, at):
         return False
     request.used += request.most_uses is not None

@@ -1,4 +1,4 @@
-"""A proxy in front of Postgres that can lose the acknowledgement of a commit: it stands, and nobody is told."""
+"""A proxy for Postgres that can lose a commit's acknowledgement: the commit holds, but the client is not told."""
 
 from sqlalchemy.engine import make_url
 

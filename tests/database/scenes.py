@@ -1,4 +1,4 @@
-"""Scenes on a real database: many requests at once, threads let loose together, and what rows and indexes say."""
+"""Scenes on a real database: many requests at once, concurrent threads, and checks of rows and indexes."""
 
 import math
 import threading
@@ -42,7 +42,7 @@ def many(world: World, count: int, who: str = "erin", **changes: Any) -> list[UU
 
 
 def at_once(pool: ThreadPoolExecutor, *calls: Callable[[], object]) -> list[object]:
-    """Make all calls at one instant, a thread each; return what each returned, or how it was refused."""
+    """Make all calls at the same moment, each in a thread; return what each returned, or its refusal."""
     barrier = threading.Barrier(len(calls))
 
     def run(call: Callable[[], object]) -> object:
@@ -57,14 +57,14 @@ def at_once(pool: ThreadPoolExecutor, *calls: Callable[[], object]) -> list[obje
 
 
 def read(source: Database | Engine, query: str, **parameters: object) -> Sequence[Row[Any]]:
-    """Return the rows of a query; where it is about notifications, what is in the outbox is fanned out first."""
+    """Return the rows of a query; if it reads notifications, fan out the outbox first."""
     if isinstance(source, Database) and "notifications" in query:
         fan_out_all(as_sender(source))
     return read_as_is(source, query, **parameters)
 
 
 def read_as_is(source: Database | Engine, query: str, **parameters: object) -> Sequence[Row[Any]]:
-    """Return the rows of a query, and leave the outbox alone."""
+    """Return the rows of a query, without fanning out the outbox."""
     engine = unbound(source) if isinstance(source, Database) else source
     with engine.connect() as connection:
         return connection.execute(text(query), parameters).all()
@@ -72,9 +72,9 @@ def read_as_is(source: Database | Engine, query: str, **parameters: object) -> S
 
 @contextmanager
 def as_caller(db: Database | Engine, caller: Caller, at: UUID | None = None) -> Iterator[Connection]:
-    """Open a transaction of that login which row-level security takes for somebody's; commit it on the way out.
+    """Open a transaction of that database role in the caller's context for row-level security; commit it at the end.
 
-    `at` is the tenant that somebody of the vendor deals with.
+    `at` is the tenant that a caller of the vendor works on.
     """
     with WarnedSession(db.engine if isinstance(db, Database) else db) as orm, orm.begin():
         session = UnitOfWork(orm, postgres_clock, NO_KEYS)
@@ -88,7 +88,7 @@ INTERNAL = "to_state = 'reviewing' OR (from_state = 'reviewing' AND to_state NOT
 
 
 def telling(rows: str) -> str:
-    """Return SQL that writes events whose bodies say what their rows say; `rows` is what follows SELECT."""
+    """Return SQL that inserts events whose bodies match their rows; `rows` is the text after SELECT."""
     is_internal = f"coalesce({INTERNAL}, false)"
     log = f"CASE WHEN {is_internal} OR tenant_id IS NULL THEN '{VENDORS_LOG}'::uuid ELSE tenant_id END"
     at = "to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')"
@@ -98,7 +98,7 @@ def telling(rows: str) -> str:
 
 
 def write(engine: Engine, statement: str, **parameters: object) -> None:
-    """Run a statement as whoever the engine is, and commit it."""
+    """Run an SQL statement as the engine's database role, and commit it."""
     with engine.begin() as connection:
         connection.execute(text(statement), parameters)
     if engine.url.username == "postgres":
@@ -106,14 +106,14 @@ def write(engine: Engine, statement: str, **parameters: object) -> None:
 
 
 def write_unchecked(superuser: Engine, statement: str, **parameters: object) -> None:
-    """Run a statement as an owner of the database who has switched its triggers off, and commit it."""
+    """Run an SQL statement as a database owner who has switched the triggers off, and commit it."""
     with superuser.connect() as connection, connection.execution_options(isolation_level="READ COMMITTED").begin():
         connection.execute(text("SET LOCAL session_replication_role = replica"))
         connection.execute(text(statement), parameters)
 
 
 def set_back(superuser: Engine, ids: Sequence[UUID], seconds: float) -> None:
-    """Make the clocks of these open requests run out that many seconds ago, behind the back of every trigger."""
+    """Set the deadlines of these open requests to that many seconds ago, without any trigger."""
     with superuser.connect() as connection:
         connection.execute(text("SET session_replication_role = replica"))
         connection.execute(
@@ -143,14 +143,14 @@ def milliseconds(moment: datetime) -> float:
 
 
 def promised_clocks(db: Database) -> dict[str, float]:
-    """Return what the clock's index has to hold, by the rows."""
+    """Return the entries that the index of deadlines must hold according to the rows."""
     rows = read(db, "SELECT id, state, wake_at, deadline_at FROM requests WHERE wake_at IS NOT NULL")
     kinds = {row.id: clock_task(State(row.state), row.wake_at, row.deadline_at) for row in rows}
     return {f"{kinds[row.id]}:{row.id}": milliseconds(row.wake_at) for row in rows}
 
 
 def promised_notifications(db: Database) -> dict[str, float]:
-    """Return what the notifications' index has to hold, by the rows."""
+    """Return the entries that the index of notifications must hold according to the rows."""
     rows = read_as_is(
         db,
         """
@@ -168,7 +168,7 @@ def assert_indexes_are_true(db: Database) -> None:
 
 
 def assert_audit_logs_are_whole(db: Database) -> None:
-    """Check every request: one event a move without a gap, the last is the row's state; never denied and open."""
+    """Check each request: one event a move without a gap, the last in the row's state; never both denied and open."""
     rows = read(
         db,
         """
@@ -185,7 +185,7 @@ def assert_audit_logs_are_whole(db: Database) -> None:
 
 
 def door(world: World, who: str = "erin", resource: str = MAILBOX, *, asker: str = "gate") -> AccessRequest | None:
-    """Ask as the guarded system does; return the request that opens the door, None if it is shut."""
+    """Check access as a guarded system does; return the request that grants it, or None."""
     question = AccessCheck(world.tenant.slug, "exchange-online", resource, "read", world.people[who].person_id)
     with world.db.transaction() as session:
         try:

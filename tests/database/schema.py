@@ -1,4 +1,4 @@
-"""A schema as Postgres tells of it, line by line, so that any difference between two shows."""
+"""A schema as Postgres describes it, line by line, so that two schemas can be compared."""
 
 from collections.abc import Iterator
 
@@ -57,6 +57,6 @@ def objects(engine: Engine) -> list[str]:
 
 
 def scripts() -> Iterator[str]:
-    """Return the content of each file that says what the schema is, in the order in which they run."""
+    """Yield the content of each schema file, in the order in which the files run."""
     for name in FILES:
         yield (FOLDER / f"{name}.sql").read_text()

@@ -1,4 +1,4 @@
-"""The tenancy wing in tests: somebody of a small world does or reads something at its tenant, in a transaction."""
+"""The use cases of administration in tests: a person of a small world calls them at its tenant, in a transaction."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -40,13 +40,13 @@ def does(
     db: Database | None = None,
     **named: Any,
 ) -> T:
-    """Do something at the world's tenant, or at another one."""
+    """Call a use case at the world's tenant, or at another one."""
     with (db or world.db).transaction() as session:
         return call(session, world.people[who], HERE, slug or world.tenant.slug, *args, **named)
 
 
 def reads(world: World, who: str, call: Callable[..., T], *args: object, slug: str | None = None, **named: Any) -> T:
-    """Read something of the world's tenant, or of another one."""
+    """Read something about the world's tenant, or about another one."""
     with world.db.transaction() as session:
         return call(session, world.people[who], slug or world.tenant.slug, *args, **named)
 
@@ -57,7 +57,7 @@ def manages(world: World, who: str, call: Callable[..., T], *args: object, **nam
 
 
 def on_the_database(world: World, who: str, statement: str, **values: object) -> None:
-    """Run a statement as the API's login in somebody's context, dealing with the world's tenant."""
+    """Run an SQL statement as the API's database role, in a person's context at the world's tenant."""
     with world.db.transaction() as session:
         authentication.enter(session, world.people[who])
         authentication.turn_to(session, world.tenant.id)
@@ -69,7 +69,7 @@ def id_of(world: World, name: str) -> UUID:
 
 
 def accepts(world: World, name: str, invitation_id: UUID, code: str) -> Caller:
-    """Accept an invitation; whoever did is one of the world's people from then on."""
+    """Accept an invitation, and add the invitee to the world's people."""
     with world.db.transaction() as session:
         caller = invitations.accept(session, invitation_id, code)
     world.people[name] = caller
@@ -77,25 +77,25 @@ def accepts(world: World, name: str, invitation_id: UUID, code: str) -> Caller:
 
 
 def invites(world: World, *roles: Role, name: str = "Nina", address: str = "nina@contoso.example") -> Invitation:
-    """Let the world's admin invite somebody, as an approver where nothing else is said."""
+    """Let the world's admin invite a person, by default as an approver."""
     wanted = frozenset(roles or {Role.APPROVER})
     return does(world, "tara", members.invite, name=name, address=address, roles=wanted)
 
 
 def joins(world: World, worker: Database, name: str, *roles: Role) -> Caller:
-    """Let the world's admin invite somebody, and let them accept what they were mailed."""
+    """Let the world's admin invite a person, and let that person accept by the mailed code."""
     invited = invites(world, *roles, name=name.capitalize(), address=f"{name}@contoso.example")
     return accepts(world, name, invited.id, code_of(worker, invited.id))
 
 
 def members_of(world: World, who: str = "tara") -> dict[str, Member]:
-    """Return the members of the world's tenant as somebody lists them, by name."""
+    """Return the members of the world's tenant that a person sees, by name."""
     page = reads(world, who, members.page, cursor=None, most=100)
     return {member.name: member for member in page.members}
 
 
 def colleagues_of(world: World, who: str = "olga") -> dict[str, Member]:
-    """Return the vendor's people as somebody lists them, by name."""
+    """Return the vendor's people that a person sees, by name."""
     with world.db.transaction() as session:
         page = vendor_staff.page(session, world.people[who], cursor=None, most=100)
     return {member.name: member for member in page.members}
@@ -108,7 +108,7 @@ def mode_of(world: World) -> Mode:
 def names_delegate(
     world: World, who: str = "ann", delegate: str = "aude", principal: str | None = None, **changes: Any
 ) -> DelegationSummary:
-    """Name a delegate for a day, or for another period."""
+    """Name a delegate, by default for one day."""
     wanted = DelegationInput(
         delegate_id=id_of(world, delegate),
         ends_at=changes.get("ends_at") or datetime.now(UTC) + timedelta(days=1),
@@ -127,6 +127,6 @@ def with_delegates(db: Database) -> World:
 
 
 def is_erased_now(world: World, superuser: Engine) -> None:
-    """Leave the world's tenant as one that was off-boarded and erased."""
+    """Put the world's tenant into the state of a tenant that was off-boarded and erased."""
     for statement in ERASED:
         write_unchecked(superuser, statement, t=world.tenant.id)

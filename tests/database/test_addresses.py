@@ -1,4 +1,4 @@
-"""Further addresses: whose they are, how one comes to be used, what goes there, and how it ends."""
+"""Further mail addresses of a person: how one is added and confirmed, which mails go there, and how it is removed."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -50,7 +50,7 @@ def _confirmed(world: World, worker: Database, who: str, email: str = DESK, **na
 
 
 def _emails(world: World, template: str) -> list[str]:
-    """Return the addresses of people to which notifications by a template go."""
+    """Return the addresses to which notifications with a template go."""
     return [row.email for row in read(world.db, TOLD, template=template)]
 
 
@@ -199,7 +199,7 @@ def test_colleagues_may_share_a_mail_address_but_vendor_and_customer_people_may_
     assert len(read(world.db, "SELECT FROM addresses WHERE confirmed_at IS NOT NULL")) == 2
 
 
-def test_an_address_that_becomes_a_vendor_persons_sign_in_is_removed_from_customers(
+def test_an_address_of_a_customer_is_removed_when_it_becomes_the_sign_in_address_of_a_vendor_person(
     world: World, worker: Database
 ) -> None:
     _confirmed(world, worker, "ann")
@@ -211,7 +211,9 @@ def test_an_address_that_becomes_a_vendor_persons_sign_in_is_removed_from_custom
     assert DESK not in _emails(world, "pending")
 
 
-def test_an_address_that_became_someone_elses_sign_in_cannot_be_confirmed(world: World, worker: Database) -> None:
+def test_an_address_that_became_the_sign_in_address_of_another_person_cannot_be_confirmed(
+    world: World, worker: Database
+) -> None:
     added = _by(world, "ann", addresses.add, DESK)
     code = code_of(worker, added.id)
     with setting(world.db).transaction() as session:

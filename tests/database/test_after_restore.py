@@ -1,4 +1,4 @@
-"""`lockbox operate after-restore`: what it ends, keeps and asks, and how the audit log goes on."""
+"""`lockbox operate after-restore`: what it ends, keeps and asks, and how the audit log continues."""
 
 import pytest
 from typer.testing import CliRunner
@@ -93,7 +93,7 @@ def test_the_after_restore_command_ends_sessions(plant: RestorableWorld) -> None
     assert row.revoked_at is not None
 
 
-def test_the_after_restore_command_needs_a_checkpoint_folder_or_its_anyway_option(
+def test_the_after_restore_command_needs_a_checkpoint_folder_or_the_option_anyway(
     plant: RestorableWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plant.world.act("ann", Action.APPROVE, plant.world.submit().id)

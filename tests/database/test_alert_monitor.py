@@ -1,4 +1,4 @@
-"""The threads of a worker that watch: the one that looks each minute, and the heart."""
+"""The monitoring threads of a worker: the one that checks each minute, and the one that sends heartbeats."""
 
 import threading
 import time
@@ -27,7 +27,7 @@ BEATS = "SELECT role, beat_at FROM heartbeats"
 
 
 class StuckLoop(WorkerLoop):
-    """A thread that goes round once, and hangs then."""
+    """A thread that hangs in its first round."""
 
     def __init__(self, tools: Runtime) -> None:
         super().__init__("stuck", tools)
@@ -39,13 +39,13 @@ class StuckLoop(WorkerLoop):
 
 @pytest.fixture
 def tools(worker: Database) -> Runtime:
-    """The tools of a worker that neither sends nor seals."""
+    """The runtime of a worker that neither sends nor seals."""
     return Runtime(worker, None, timedelta(days=90), None)
 
 
 @pytest.fixture(autouse=True)
 def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Seconds and minutes are moments."""
+    """Shorten the intervals to 0.05 s."""
     for name in ("FIRST_SECONDS", "AGAIN_SECONDS", "SURE_SECONDS"):
         monkeypatch.setattr(alerts, name, 0.05)
     monkeypatch.setattr(hearts, "BEAT_SECONDS", 0.05)

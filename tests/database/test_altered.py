@@ -1,4 +1,4 @@
-"""Readers who verify nothing are shown what was sealed, and told where the database says something else by now."""
+"""Readers who verify nothing are shown what was sealed, and warned where the database now differs."""
 
 import csv
 import io
@@ -56,7 +56,7 @@ def table(world: World) -> list[dict[str, str]]:
 
 
 def reported(world: World, request_id: UUID | None = None) -> tuple[Report, str]:
-    """Return the report on a request, the only one there is, and its page."""
+    """Return the report on a request, by default the only one, and the report's page."""
     one = request_id or read(world.db, "SELECT id FROM requests")[0].id
     with world.db.transaction() as session:
         found = audit_access.report(session, world.people["tara"], HERE, one)

@@ -1,4 +1,4 @@
-"""Who is told of each move, counted from the notifications that it left."""
+"""Who is notified of each move, according to the notifications that the move wrote."""
 
 from datetime import timedelta
 
@@ -29,7 +29,7 @@ APPROVE: Step = ("ann", Action.APPROVE)
 
 
 def _told(world: World, db: Database, state: str) -> set[str]:
-    """Return the names of all people and endpoints that were promised a notification of that state."""
+    """Return the names of all people and endpoints for which a notification of that state was queued."""
     names = {caller.person_id: name for name, caller in world.people.items()}
     rows = read(
         db,
@@ -43,7 +43,7 @@ def _told(world: World, db: Database, state: str) -> set[str]:
 
 
 def _world(api: Database, policy: Policy, mode: Mode = ENFORCE) -> World:
-    """Make a world in which both sides, and another tenant, have a webhook."""
+    """Make a world in which both sides and another tenant have a webhook."""
     world, post = World.make(api, policy, mode), Postbag()
     with setting(api).transaction() as session:
         other = tenants.add(session, "fabrikam", "Fabrikam", policy={})
@@ -283,7 +283,7 @@ def test_people_who_were_not_prompted_get_receipts_but_no_outcome(api: Database,
 
 
 def _tiered(api: Database, quorum: int = 1) -> World:
-    """Make a world in which Ann is asked first and Amir next; Abe is in no tier."""
+    """Make a world in which Ann is asked first and then Amir; Abe is in no tier."""
     world = _world(api, Policy(vendor_review=False))
     groups = {"first": group(world, "ann"), "second": group(world, "amir")}
     lay_down(world, groups=groups, tiers=[["first"], ["second"]], quorum=quorum)

@@ -1,4 +1,4 @@
-"""What each move leaves in the audit log: one event, canonical to the byte, with nothing personal in it."""
+"""What each move writes into the audit log: one event in canonical bytes, without personal data."""
 
 import base64
 import hashlib
@@ -215,7 +215,7 @@ TELL = telling(
 
 
 def _write(world: World, db: Database, statement: str, **values: str) -> None:
-    """Write one row as that login; for row-level security it is the one request's engineer who does it."""
+    """Write one row as that database role, in the context of the request's engineer."""
     with as_caller(db, world.people["erin"], at=world.tenant.id) as connection:
         assert connection.execute(text(statement), values).rowcount == 1
 
@@ -254,7 +254,7 @@ def test_no_database_role_inserts_an_event_without_its_move(
     ("action", "role", "state"),
     [("revoke", "approver", "revoked"), ("approve", "approver", "active"), ("expire", "clock", "active")],
 )
-def test_a_workers_database_role_writes_events_of_the_timer_only(
+def test_a_workers_database_role_writes_only_events_of_the_timer(
     world: World, worker: Database, action: str, role: str, state: str
 ) -> None:
     world.act("ann", Action.APPROVE, world.submit().id)
@@ -330,14 +330,14 @@ def server(request: pytest.FixtureRequest) -> Database:
 
 
 def _changes() -> Iterator[str]:
-    """Every way to change, remove or empty what is written for good."""
+    """Return every way to change, remove or empty what must never change."""
     for table in TABLES:
         for change in CHANGES.values():
             yield change.format(table=table, column=SAME[table])
 
 
 def _refused(engine: Engine, statement: str, **parameters: object) -> str:
-    """Run and commit a statement that the database has to refuse, and return what it said."""
+    """Run and commit an SQL statement that the database must refuse, and return the error."""
     with pytest.raises(DBAPIError) as error, engine.begin() as connection:
         connection.execute(text(statement), parameters)
     return str(error.value.orig)

@@ -1,4 +1,4 @@
-"""An emergency stop bars break-glass until an admin ends it; a policy says what an overdue finding does."""
+"""An emergency stop bars break-glass until an admin ends the stop; a policy decides what an overdue finding does."""
 
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -226,7 +226,7 @@ def test_the_policy_decides_whether_an_overdue_finding_blocks_break_glass_or_rai
 def test_the_verifier_reports_break_glass_during_an_emergency_stop(
     world: World, worker: Database, superuser: Engine
 ) -> None:
-    """As root at the vendor could open it: past use cases and triggers."""
+    """Open it as root at the vendor could, without use cases and triggers."""
     stop(world)
     write_unchecked(superuser, "DELETE FROM emergency_stops")
     opened(world)

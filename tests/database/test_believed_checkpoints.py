@@ -1,4 +1,4 @@
-"""Checkpoints that are told are those that a known key has signed, whatever the owner of the database writes."""
+"""Only checkpoints signed by a known key are sent, whatever the database owner writes."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -30,7 +30,7 @@ TELLING = "SELECT id FROM notifications WHERE closed_at IS NULL AND checkpoint_i
 
 @pytest.fixture
 def due(world: World, sender: Database, later: ShiftedClock, post: Postbag) -> World:
-    """A world with a checkpoint that is promised to a webhook and to two people."""
+    """A world with a checkpoint that is queued for a webhook and for two people."""
     post.endpoint(world, "https://tenant.example/audit", tenant_id=world.tenant.id)
     world.fresh()
     sealed(sender)
@@ -40,14 +40,14 @@ def due(world: World, sender: Database, later: ShiftedClock, post: Postbag) -> W
 
 
 def overwrite(root: Engine, statement: str, **values: object) -> None:
-    """Write what an owner of the database may write who has switched its rules off."""
+    """Write as a database owner who has switched the triggers off."""
     with root.connect() as connection:
         connection.execute(text("SET session_replication_role = replica"))
         connection.execute(text(statement), values)
 
 
 def sign_over(root: Engine, key: Ed25519PrivateKey = KEY, origin: str | None = None) -> None:
-    """Put in the place of each note one that some key has signed, of the same log or of another."""
+    """Replace each checkpoint by one that the given key signed, of the same log or of another."""
     for row in read(root, "SELECT id, note FROM checkpoints"):
         said = checkpoint.read(row.note)
         note = checkpoint.sign(replace(said, origin=origin or said.origin), NAME, [key])
@@ -63,7 +63,7 @@ FORGERIES: list[Callable[[Engine], None]] = [
 
 
 def delivered(post: Postbag, sender: Database, query: str = TELLING) -> list[Outcome | None]:
-    """Deliver what is found; return how each went."""
+    """Deliver what the query finds; return the outcome of each."""
     return [one.outcome for one in post.deliver(sender, [row.id for row in read(unbound(sender), query)])]
 
 

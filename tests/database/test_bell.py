@@ -1,4 +1,4 @@
-"""The bell: it wakes a sleeper when something sooner is armed, and only then."""
+"""The bell wakes a sleeping poller when an earlier entry is scheduled, and only then."""
 
 import threading
 import time
@@ -21,7 +21,7 @@ AWAKE = ASLEEP / 2
 
 @contextmanager
 def _sleeper(schedule: Schedule, index: ScheduleIndex, seconds: float = ASLEEP) -> Iterator[list[float]]:
-    """Somebody asleep on the bell; the list gets how long the sleep was."""
+    """Sleep on the bell in a thread; the yielded list gets how long the sleep was."""
     slept: list[float] = []
     listening = threading.Event()
 

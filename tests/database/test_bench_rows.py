@@ -1,4 +1,4 @@
-"""The rows that the benchmark writes by SQL are those that Lockbox writes, whatever the schema."""
+"""The rows that the benchmark writes by SQL equal those that Lockbox writes, whatever the schema."""
 
 from datetime import timedelta
 from uuid import UUID
@@ -24,7 +24,7 @@ from tests.database.scenes import promised_notifications
 
 @pytest.fixture
 def root(superuser: Engine) -> Engine:
-    """A login with every right, each statement of which stands by itself."""
+    """A superuser's engine that commits each SQL statement by itself."""
     return superuser.execution_options(isolation_level="AUTOCOMMIT")
 
 

@@ -1,4 +1,4 @@
-"""Break-glass: who opens it, what the customer's policy allows of it, and the finding that has to follow."""
+"""Break-glass: who opens it, when the customer's policy allows it, and the finding that must follow."""
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -98,7 +98,7 @@ def test_break_glass_by_two_vendor_people_opens_a_window_that_grants_access(worl
 
 
 @each("by", ["erin", "eve", "ann", "tara", "gate"])
-def test_break_glass_can_be_opened_by_a_manager_only(world: World, by: str) -> None:
+def test_only_a_manager_can_open_break_glass(world: World, by: str) -> None:
     request = asked(world)
 
     with pytest.raises((OwnRequest, NotYours, NotFound)):

@@ -1,4 +1,4 @@
-"""The calls of an endpoint are counted without a gap and made in order, over real connections, whatever fails."""
+"""The calls to an endpoint are numbered without gaps and made in order, over real connections, whatever fails."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -47,7 +47,7 @@ def world(api: Database) -> World:
 
 @pytest.fixture
 def post() -> Postbag:
-    """Webhooks over HTTP from a pool like the product's; mails are only kept."""
+    """Webhook calls go out over HTTP from a pool like the product's; mails stay in memory."""
     return Postbag(calling=HttpWebhooks(allow_http=True, seconds=2.0), sending_pool=SendingPool())
 
 
@@ -232,7 +232,7 @@ def test_concurrent_workers_keep_the_order_of_webhook_calls_without_gaps(
 
 @pytest.fixture
 def claimed(world: World, worker: Database, post: Postbag, receiver: WebhookReceiver) -> AttemptResult:
-    """The first call of an endpoint is claimed, and arrives; a second event is in the outbox."""
+    """The result of an endpoint's first call, which was claimed and delivered; a second event is in the outbox."""
     endpoint = listen(world, post, receiver)
     world.submit()
     with as_sender(worker).transaction() as session:
@@ -311,7 +311,7 @@ def test_webhook_calls_of_a_dead_process_are_repeated_in_order_with_the_same_ids
 def abandoned(
     world: World, post: Postbag, sender: Database, receiver: WebhookReceiver, monkeypatch: pytest.MonkeyPatch
 ) -> Sequence[Row[Any]]:
-    """Six calls that a worker has numbered and no server has heard of: the fourth says that access has ended."""
+    """Six calls that a worker has numbered but never made; the fourth is about the end of a request."""
     listen(world, post, receiver)
     first, *others = many(world, 3)
     world.act("ann", Action.DENY, first)

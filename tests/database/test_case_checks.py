@@ -1,4 +1,4 @@
-"""A question to a ticket system: one answer, by the notifications worker alone, for one request and no other."""
+"""A case check: only the notifications worker records its answer, once, and the answer serves only one request."""
 
 import json
 from collections.abc import Iterator
@@ -121,7 +121,7 @@ def test_an_abandoned_case_check_calls_no_case_adapter(
     assert world.db.schedule.members(NOTIFICATIONS) == {}
 
 
-def test_a_case_check_confirms_one_request_only(world: World, adapter: CaseAdapterServer) -> None:
+def test_a_case_check_confirms_only_one_request(world: World, adapter: CaseAdapterServer) -> None:
     _run(world, _asked(world), adapter)
 
     request = world.fresh(**CONFIRMED)
@@ -212,7 +212,7 @@ MOVES = "SELECT id FROM events WHERE request_id IS NOT NULL AND seq IS NOT NULL"
 
 
 def _lives(world: World, worker: Database, still: StoppedClock) -> set[UUID]:
-    """Let requests of one case go each of their ways; return their ids."""
+    """Bring requests of one case to each kind of end; return their ids."""
     first = world.act("ann", Action.APPROVE, world.fresh(**CASE).id)
     later = world.act("ann", Action.APPROVE, extended(world, first.id).id)
     begins = world.act("ann", Action.APPROVE, world.fresh(**CASE, not_before=still.at + timedelta(hours=1)).id)

@@ -1,4 +1,4 @@
-"""Where clocks are changed in the night: reminders, the next tier and the deadline keep to the time that passes."""
+"""When daylight saving changes the clocks, reminders, the next tier and the deadline follow the elapsed time."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -32,7 +32,7 @@ BOTH = pytest.mark.parametrize(
 
 @dataclass(frozen=True)
 class WaitingStage:
-    """A stage in which a request waits: its policy, who is asked first and next, and by which templates."""
+    """A state in which a request waits: the policy, who is asked first and next, and the templates of the mails."""
 
     policy: dict[str, Any]
     asked: tuple[str, str]
@@ -61,7 +61,7 @@ APPROVAL = WaitingStage(
 
 @pytest.fixture
 def night(superuser: Engine, api: Database, worker: Database) -> StoppedClock:
-    """One clock on a wall in Berlin for both servers, and a database that tells its time to who asks for no other."""
+    """One clock of API and worker, and a database whose default time zone is that of Berlin."""
     (row,) = read(superuser, "SELECT current_database() AS name")
     write(superuser, f"ALTER DATABASE {row.name} SET timezone = 'Europe/Berlin'")
     api.clock = worker.clock = StoppedClock(datetime.now(UTC))
@@ -69,7 +69,7 @@ def night(superuser: Engine, api: Database, worker: Database) -> StoppedClock:
 
 
 def reached(worker: Database, night: StoppedClock, request_id: Any, at: datetime) -> list[str]:
-    """Let the clock come a second too early, which does nothing, then in time; return all that it has done so far."""
+    """Run the timer a second too early, when it does nothing, then on time; return all reminders so far."""
     before = reminders(worker, request_id)
     night.at = (at - timedelta(seconds=1)).astimezone(BERLIN)
     assert timers.run(worker, [request_id]).total() == 0

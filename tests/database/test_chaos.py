@@ -1,4 +1,4 @@
-"""What chaos asks Postgres afterwards: it finds nothing in an honest database, and whatever somebody has broken."""
+"""The checks of Postgres after a chaos run: they find nothing in an honest database, and find each planted fault."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -112,7 +112,7 @@ PROMISED_ONCE = (
 
 @pytest.fixture
 def honest(world: World, worker: Database) -> World:
-    """A world with an endpoint of the vendor's, and a request that was approved and given back, all of it sealed."""
+    """A world with a vendor endpoint and a request that was approved and completed, all sealed."""
     with setting(world.db).transaction() as session:
         endpoints.add(
             session, SecretVault([DEVELOPMENT_KEY.get_secret_value()]), "https://hooks.example/", tenant_id=None
@@ -127,7 +127,7 @@ def honest(world: World, worker: Database) -> World:
 
 
 def _further(world: World) -> None:
-    """Let there be access by each further way, all of it ended."""
+    """Open access in each further way, and end all of it."""
     groups = {name: (world.people[who].person_id,) for name, who in (("first", "ann"), ("then", "amir"))}
     stages = (ApprovalStage(group="first"), ApprovalStage(group="then", order=2))
     first = world.act("ann", Action.APPROVE, world.fresh().id)
@@ -146,7 +146,7 @@ def _further(world: World) -> None:
 
 
 def _found(world: World, name: str) -> bool:
-    """Break what a question asks for, ask it, and take that back; return whether it finds something."""
+    """Plant the fault that a check looks for, run the check, and roll back; return whether it found something."""
     with unbound(world.db).connect() as connection:
         connection.execute(text("SET LOCAL session_replication_role = replica"))
         if name == "PROMISED_TWICE":
@@ -275,7 +275,7 @@ def test_a_read_only_redis_refuses_writes_until_the_fault_ends(stage: ChaosStack
 
 @pytest.fixture
 def unarmed(world: World, worker: Database) -> str:
-    """A request that is due in hours, committed by a process that could not arm it; both indexes are whole."""
+    """A request that is due in hours, committed by a process that could not schedule it; the indexes are complete."""
     list(reconcile(worker, None))
     request = world.submit()
     assert all(worker.schedule.rebuild(index).is_whole() for index in INDEXES)
@@ -295,7 +295,7 @@ def test_a_deadline_missing_in_the_index_is_scheduled_in_the_minute_before_the_d
     assert list(drift.differences(superuser, worker.schedule)) == []
 
 
-def test_a_deadline_still_missing_in_the_index_in_its_last_minute_is_detected(
+def test_a_deadline_that_the_index_still_lacks_in_the_minute_before_the_deadline_is_detected(
     unarmed: str, urls: Urls, superuser: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(drift, "RECONCILED_SECONDS", 0)

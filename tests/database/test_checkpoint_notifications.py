@@ -1,4 +1,4 @@
-"""Checkpoints that leave the house: to webhooks each hour and to admins and auditors in a digest, each once."""
+"""Checkpoints sent out: hourly to webhooks, and in a digest to admins and auditors, each once."""
 
 import json
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""Connections: whoever takes one that Postgres has ended gets another, and what one has prepared it keeps."""
+"""Database connections: one that Postgres has ended is replaced on use, and prepared statements are kept."""
 
 import asyncio
 from contextlib import suppress
@@ -116,7 +116,7 @@ def test_failing_sql_statements_do_not_accumulate_as_prepared_statements(urls: U
     engine.dispose()
 
 
-def test_a_statement_not_prepared_in_a_failed_pipeline_is_prepared_later(urls: Urls) -> None:
+def test_an_sql_statement_not_prepared_in_a_failed_pipeline_is_prepared_later(urls: Urls) -> None:
     async def run() -> list[bool]:
         async with await AsyncConnection.connect(
             urls.api.replace("+psycopg", ""), autocommit=True, **CONNECT_ARGS
@@ -130,7 +130,7 @@ def test_a_statement_not_prepared_in_a_failed_pipeline_is_prepared_later(urls: U
 
 
 async def _piped(connection: AsyncConnection[Any], *statements: bytes) -> bool:
-    """Send these in one pipeline and return whether all of it was done."""
+    """Send these SQL statements in one pipeline, and return whether all succeeded."""
     try:
         async with connection.pipeline():
             for statement in statements:

@@ -1,4 +1,4 @@
-"""Connections at targets that fail, hang or are left half done: each is told of once and finished."""
+"""Connections at targets that fail, hang or are left half done: each is reported once and finished."""
 
 import json
 import os
@@ -78,7 +78,7 @@ Die = Callable[[UUID], None]
 def killed_at(
     point: str, urls: Urls, api: Database, connectors: Database, target: PostgresTarget
 ) -> Iterator[tuple[OrdersWindow, ConnectionDriver, Die]]:
-    """Yield a window, what drives its connection, and a way to have another process do that until it dies there."""
+    """Yield a window, its driver, and a function by which another process runs a driver until it dies at `point`."""
     approvals = ApprovalKeys([Ed25519PrivateKey.generate()])
     api.keys = connectors.keys = ProcessKeys(approvals)
     world = World.make(api)
@@ -155,7 +155,7 @@ def test_a_target_connection_that_fails_to_close_is_reported_and_retried_until_c
 
 
 def mailed(db: Database) -> Counter[str]:
-    """Return how many people were told what about the target, and take these mails as sent."""
+    """Return how many mails about the target are pending, by template, and deliver them."""
     query = "SELECT id, template FROM notifications WHERE closed_at IS NULL AND person_id IS NOT NULL"
     rows = [row for row in read(db, query) if row.template.startswith(("connection_", "target_"))]
     Postbag().deliver(db, [row.id for row in rows])
@@ -206,7 +206,7 @@ def test_a_repeated_request_for_a_target_credential_sends_no_second_notification
 
 
 @pytest.mark.far
-def test_several_close_failures_of_a_window_are_mailed_once_and_settled_after_the_last_close(plant: Plant) -> None:
+def test_several_failures_to_close_a_window_are_mailed_once_and_settled_after_the_last_close(plant: Plant) -> None:
     window, driver, target, _, superuser = plant
     db = window.world.db
     first = window.credential()[0].id
@@ -300,7 +300,7 @@ def _close_killed(point: str, urls: Urls, api: Database, plant: Plant) -> None:
 
 @contextmanager
 def hanging(target: PostgresTarget, folder: Path) -> Iterator[PostgresTarget]:
-    """A target of the same kind that is a listener which never answers."""
+    """A target whose server accepts connections and never answers."""
     folder.mkdir()
     file = folder / "hangs"
     with socket.create_server(("127.0.0.1", 0), backlog=64) as listener:

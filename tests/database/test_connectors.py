@@ -1,4 +1,4 @@
-"""A window is opened at a real Postgres as a role of its own, closed with the window, and proven closed."""
+"""A window opens at a real Postgres as a new role; the role ends with the window, and is proven gone."""
 
 import threading
 from collections.abc import Callable
@@ -289,7 +289,7 @@ def test_a_target_session_that_reconnects_and_retakes_the_lock_needed_for_closin
 def test_access_ends_even_if_another_target_role_holds_the_lock_needed_for_closing(
     plant: Plant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its engineer may have one, which no close can end."""
+    """The engineer may have such a role, and closing cannot end its sessions."""
     bounds = postgres_roles.BOUNDS.replace("lock_timeout=3s", "lock_timeout=300ms")
     monkeypatch.setattr(postgres_roles, "BOUNDS", bounds)
     window, driver, target, _, _ = plant
@@ -380,7 +380,7 @@ def test_a_new_target_credential_closes_the_connection_of_the_previous_credentia
 
 
 @pytest.mark.far
-def test_unclosed_target_connections_are_listed_first_and_a_request_has_at_most_three(
+def test_a_request_has_at_most_three_unclosed_target_connections_and_they_are_listed_first(
     driver: ConnectionDriver, window: OrdersWindow, target: PostgresTarget
 ) -> None:
     def listed() -> list[tuple[UUID, str]]:

@@ -1,4 +1,4 @@
-"""The context of a request in the log, and in what an approval signs, as two verifiers read it."""
+"""The context of a request in the log and in signed approvals, as two verifiers read it."""
 
 import pytest
 from sqlalchemy import Engine

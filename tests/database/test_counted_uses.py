@@ -1,4 +1,4 @@
-"""Windows for a number of uses: each yes of a check is one, exactly, and the last one is an event."""
+"""Windows with a limited number of uses: each allowed check counts as exactly one, and the last writes an event."""
 
 import asyncio
 import json
@@ -45,7 +45,7 @@ def question(world: World, resource: str = MAILBOX) -> AccessCheck:
 
 
 def check(world: World, call: str | None = None, who: str = "gate", resource: str = MAILBOX) -> int | None:
-    """Check as the API does; return how many uses are left."""
+    """Check access as the API does; return how many uses are left."""
     with world.db.transaction() as session:
         return access_check.check(session, world.people[who], question(world, resource), call).uses_left
 
@@ -171,7 +171,7 @@ def test_the_gate_refuses_new_calls_once_all_uses_are_spent_but_allows_a_repeate
 
 
 class UsedUp:
-    """A gate that has found a window to be used up, and what it asks Postgres from then on."""
+    """A gate that knows a window to be used up, and the queries that it then sends to Postgres."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -186,7 +186,7 @@ class UsedUp:
         self.checked.settle()
 
     def asks(self, *calls: str | None) -> tuple[list[Any], int]:
-        """Ask by these names, and return the answers and how often Postgres was asked."""
+        """Check access for calls with these ids; return the answers and how often Postgres was asked."""
         caller, before = self.world.people["gate"].person_id, self.checked.calls.count
 
         async def asked() -> list[Any]:

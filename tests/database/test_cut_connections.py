@@ -1,4 +1,4 @@
-"""Connections to Postgres that are cut while mails are in flight: no mail goes out twice for that."""
+"""Connections to Postgres are cut while mails are in flight: no mail is sent twice because of it."""
 
 import threading
 import time
@@ -49,10 +49,10 @@ def cut(db: Database) -> int:
 
 @contextmanager
 def cutting(db: Database) -> Iterator[list[int]]:
-    """Cut them again and again, and yield how many these were.
+    """Cut the connections again and again; yield a list that holds how many were cut.
 
-    Ever more rarely: what takes longer than one gap on a busy machine, such as to claim all mails, gets through a
-    later one.
+    The gaps grow: on a busy machine, work that takes longer than one gap, such as claiming all mails, fits into a
+    later gap.
     """
     stopped, cuts = threading.Event(), [0]
 
@@ -132,7 +132,7 @@ def test_an_already_recorded_send_result_is_counted_and_logged_once(
 
 
 class LosingAfter:
-    """Sends, and from then on loses the acknowledgement of each commit."""
+    """Sends mails; from the first one on, the proxy loses the acknowledgement of each commit."""
 
     def __init__(self, mail: SmtpMail, losing: CommitLosingProxy) -> None:
         self._send = mail.send
@@ -144,13 +144,13 @@ class LosingAfter:
 
 
 def first_address(db: Database, notification_id: UUID) -> str:
-    """Return where a notification goes to."""
+    """Return the address to which a notification goes."""
     query = "SELECT p.email FROM notifications n JOIN people p ON p.id = n.person_id WHERE n.id = :id"
     return str(read(db, query, id=notification_id)[0].email)
 
 
 @pytest.mark.usefixtures("alone")
-def test_a_send_result_that_cannot_be_recorded_is_kept_until_the_notifications_lease_ends(
+def test_a_send_result_that_cannot_be_recorded_is_kept_until_the_lease_of_the_notification_ends(
     world: World, urls: Urls, worker: Database
 ) -> None:
     world.submit()

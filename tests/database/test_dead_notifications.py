@@ -1,4 +1,4 @@
-"""A dead mail stands in the event on a move's mails; where nobody could be told, the clock acts at once."""
+"""The event on a move's mails lists dead mails; if no one could be notified, the timer acts at once."""
 
 import json
 from collections.abc import Callable
@@ -56,7 +56,7 @@ WHERE n.request_id = :id AND n.template = :template ORDER BY p.name
 
 @dataclass
 class DeadNotificationScene:
-    """A world, its mail, and the worker that sends it and runs the clock."""
+    """A world, its mail, and the worker that sends mail and runs the timer."""
 
     world: World
     db: Database
@@ -78,17 +78,17 @@ class DeadNotificationScene:
         return row
 
     def beside(self, request: AccessRequest) -> list[tuple[str, dict[str, Any]]]:
-        """Return what happened to a request beside its moves, each with the facts of the event."""
+        """Return the events of a request other than moves, each with its facts."""
         rows = read(self.db, BESIDE, id=request.id)
         assert {row.actor_role for row in rows} <= {"clock"}
         return [(row.action, json.loads(row.body)) for row in rows]
 
     def actions(self, request: AccessRequest) -> list[str]:
-        """Return what happened beside the moves but for who was notified."""
+        """Return the actions of events other than moves and mail outcomes."""
         return [action for action, _ in self.beside(request) if action != "notified"]
 
     def dead(self, request: AccessRequest) -> list[int]:
-        """Return how many mails of each event were dead, as the audit log says."""
+        """Return for each mail outcome event the number of dead mails."""
         return [facts["dead"] for action, facts in self.beside(request) if action == "notified"]
 
     def told(self, request: AccessRequest, template: str = "pending") -> list[str]:
@@ -101,7 +101,7 @@ def scene(world: World, sender: Database, post: Postbag) -> DeadNotificationScen
 
 
 def tiered(world: World, **changes: Any) -> AccessRequest:
-    """Ask a tenant that has two tiers: abe, then ann; amir is in neither."""
+    """Submit a request to a tenant with two tiers: abe, then ann; amir is in neither."""
     groups = {"first": group(world, "abe"), "second": group(world, "ann"), "gone": group(world, "aude")}
     lay_down(world, **({"tiers": [["first"], ["second"]], "groups": groups} | changes))
     return world.submit()
@@ -253,7 +253,7 @@ def test_the_next_tier_is_prompted_at_once_if_the_first_tier_is_unreachable(
 
 
 @pytest.mark.far
-def test_if_there_is_no_next_tier_all_other_deciders_are_asked_and_admins_notified_once(
+def test_if_there_is_no_next_tier_all_other_deciders_are_asked_and_admins_are_notified_once(
     scene: DeadNotificationScene,
 ) -> None:
     with setting(scene.world.db).transaction() as session:
@@ -516,7 +516,7 @@ def notifications_of(scene: DeadNotificationScene, request: AccessRequest) -> li
 
 
 def dead_tries(scene: DeadNotificationScene, request: AccessRequest) -> list[results.AttemptResult]:
-    """Return tries of all open notifications of a request that ended dead and were not recorded."""
+    """Return results, not recorded yet, by which all open notifications of a request are dead."""
     at = scene.row(request).created_at
     return [
         results.AttemptResult(row.id, row.run_at, Outcome.DEAD, at, "no such mailbox")
@@ -524,7 +524,9 @@ def dead_tries(scene: DeadNotificationScene, request: AccessRequest) -> list[res
     ]
 
 
-def test_a_reached_person_who_has_left_the_tenant_no_longer_counts_as_reached(scene: DeadNotificationScene) -> None:
+def test_a_person_who_was_reached_and_left_the_tenant_no_longer_counts_as_reached(
+    scene: DeadNotificationScene,
+) -> None:
     groups = {"first": group(scene.world, "abe", "amir"), "second": group(scene.world, "ann")}
     lay_down(scene.world, tiers=[["first"], ["second"]], groups=groups)
     request = scene.world.submit()

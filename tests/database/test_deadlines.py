@@ -1,4 +1,4 @@
-"""Deadlines are judged on the database's clock, after the lock is held, whether or not any worker is alive."""
+"""Deadlines are checked by the database's clock while the row lock is held, whether or not a worker is alive."""
 
 import time
 from collections import Counter
@@ -248,7 +248,7 @@ NEXT = "SELECT min(run_at) AS at FROM notifications WHERE closed_at IS NULL"
 
 
 def deliver_all(worker: Database, post: Postbag, still: StoppedClock, until: datetime | None = None) -> None:
-    """Deliver, and move the clock to each next try, until all notifications have ended or `until` comes."""
+    """Deliver, moving the clock to each next attempt, until all notifications are closed or `until` is reached."""
     while waiting := open_notifications(worker):
         (due,) = read(worker, NEXT)
         if until and due.at >= until:

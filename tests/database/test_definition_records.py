@@ -1,4 +1,4 @@
-"""What a gate means is on record: each change once, in every log that it concerns, and a rolling start is one."""
+"""Gate definitions are on record: each change once, in every log that it concerns; a rolling start is one change."""
 
 from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import timedelta
@@ -47,7 +47,7 @@ A, B, C = catalogue(), catalogue("mailbox:of-{box}"), catalogue("mailbox:x-{box}
 
 
 def starts(db: Database, with_this: Catalogue) -> None:
-    """Let a process start with this catalogue, or say again that it has it."""
+    """Let a process start with this catalogue, or report again that it uses it."""
     with db.transaction() as session:
         authentication.enter(session, GATE)
         definition_records.record(session, gate_definition.definitions(with_this))
@@ -62,7 +62,7 @@ def told(world: World) -> list[tuple[str | None, str]]:
 
 
 def pass_hours(superuser: Engine) -> None:
-    """Let so much time pass for what is recorded that all of it is out of use."""
+    """Let so much time pass that no recorded definition counts as used."""
     write_unchecked(superuser, "UPDATE gate_definitions SET used_at = used_at - interval '2 hours'")
 
 
@@ -229,7 +229,7 @@ def test_an_interrupted_announcement_of_a_gate_definition_resumes(
 def test_the_gate_does_not_decide_calls_by_a_gate_definition_that_is_not_recorded(
     world: World, superuser: Engine
 ) -> None:
-    """The reader records first: where it cannot, memory is not filled, and the gate says no."""
+    """The reader records the definition first: if it cannot, it does not fill the memory, and the gate refuses."""
     later = BOOT_CLOCK()
     memory = WindowMemory(lambda: later)
     said = gate_definition.definitions(A)
@@ -290,7 +290,7 @@ def test_only_the_gate_records_gate_definitions(world: World) -> None:
 
 
 def test_no_database_role_suppresses_an_announcement_of_a_gate_definition(world: World, worker: Database) -> None:
-    """Were its row the newest, a process that means the same would only say that it uses it."""
+    """If a forged row were the newest, a process with the same definition would announce nothing."""
     starts(world.db, A)
     announced(worker)
     planted = """

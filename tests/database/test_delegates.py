@@ -1,4 +1,4 @@
-"""Who stands in for whom: while it runs, until it is ended, and only by people in good standing."""
+"""Who is a delegate for whom: during the period, until someone ends it, and only if both may decide."""
 
 import re
 from concurrent.futures import ThreadPoolExecutor
@@ -36,7 +36,7 @@ def world(api: Database) -> World:
 
 
 def stands(world: World, db: Database | None = None, **shift: float) -> dict[str, set[str]]:
-    """Return who stands in for whom, by name, at a moment from now."""
+    """Return who is a delegate for whom, by name, at a time relative to now."""
     names = {caller.person_id: name for name, caller in world.people.items()}
     with (db or world.db).transaction() as session:
         authentication.enter(session, world.people["tara"])

@@ -1,4 +1,4 @@
-"""Notifications on their way: claimed by one, sent, recorded; what fails fails alone and changes no request."""
+"""Notifications are claimed by one process, sent and recorded; one that fails affects no other and no request."""
 
 import time
 from collections.abc import Callable, Iterator

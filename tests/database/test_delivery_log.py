@@ -1,4 +1,4 @@
-"""The delivery log: a row for each try, with the record of it; endpoints that are gone, fail, or ask to wait."""
+"""The delivery log: a row for each attempt; endpoints that are gone, fail, or ask Lockbox to wait."""
 
 import json
 from collections.abc import Iterator

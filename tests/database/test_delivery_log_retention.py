@@ -1,4 +1,4 @@
-"""What is kept for a time only: the delivery log, in bits, by a login that cannot wipe what is recent."""
+"""Old rows of the delivery log are deleted in steps, by a database role that cannot delete recent rows."""
 
 from datetime import timedelta
 
@@ -29,7 +29,7 @@ def left(db: Database) -> int:
 
 
 def fill(superuser: Engine, number: int, age: str) -> None:
-    """Write so many tries of that age and a second more each into the log, behind everybody's back."""
+    """Write `number` attempts by raw SQL, the first of that age, each further one a second older."""
     write(superuser, FILL, number=number, age=age, step=timedelta(seconds=1))
 
 

@@ -1,4 +1,4 @@
-"""An engineer who is shut out leaves nothing open: one transaction cancels, revokes and tells, as the operator."""
+"""A disabled engineer leaves nothing open: the operator's transaction cancels, revokes and notifies."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -59,7 +59,7 @@ WAYS: dict[str, Callable[[World], object]] = {
 
 
 def three(world: World) -> tuple[UUID, UUID, UUID]:
-    """Let Erin have a request in review, one that waits for the customer, and an open window."""
+    """Give Erin a request in review, one that waits for the customer, and an open window."""
     in_review, waiting, window = (world.fresh().id for _ in range(3))
     for one in (waiting, window):
         world.act("max", Action.ENDORSE, one)

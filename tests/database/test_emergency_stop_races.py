@@ -1,4 +1,4 @@
-"""An admin shuts or switches while somebody is about to commit a move: what opens meanwhile is closed too."""
+"""An admin stops access or switches the mode while a move is uncommitted: a window opened meanwhile is closed too."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -32,14 +32,14 @@ T = TypeVar("T")
 
 @contextmanager
 def uncommitted(world: World, who: str, action: Action, request_id: UUID) -> Iterator[None]:
-    """Let somebody make a move that is committed on the way out."""
+    """Make a move as a person; commit it at the end of the block."""
     with world.db.transaction() as session:
         decide.act(session, world.people[who], HERE, request_id, DecisionInput(action, "No"))
         yield
 
 
 def beside(world: World, pool: ThreadPoolExecutor, call: Callable[[], T]) -> Future[T]:
-    """Begin something on a connection of its own, and return once it waits for somebody or is done."""
+    """Start a call on another connection, and return when it waits for a lock or is done."""
     running = pool.submit(call)
     assert within(PATIENCE, lambda: running.done() or read(world.db, WAITING))
     return running
@@ -62,7 +62,7 @@ def test_a_switch_to_mode_enforce_closes_a_window_that_an_uncommitted_endorsemen
     assert (state_of(api, request_id), door(world)) == ("revoked", None)
 
 
-def test_withdrawn_consent_closes_a_window_with_an_uncommitted_endorsement(
+def test_withdrawn_consent_closes_a_window_whose_endorsement_was_uncommitted(
     api: Database, pool: ThreadPoolExecutor
 ) -> None:
     until = datetime.now(UTC) + timedelta(hours=1)

@@ -1,4 +1,4 @@
-"""What a gate does for whom: recorded once, switched at once to enforce, and back only by a tenant's yes."""
+"""The gate's mode per tenant: each switch is recorded once; a gate enforces at once, and reports only by consent."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -37,7 +37,7 @@ INSERT INTO report_consents SELECT * FROM jsonb_populate_record(NULL::report_con
 
 
 class WatchedModes:
-    """What the gate knows in a process whose catalogue says this, with a clock that a test moves."""
+    """The gate's memory of modes in a process whose catalogue sets this mode, with a clock that the test moves."""
 
     def __init__(self, db: Database, says: str = REPORT) -> None:
         self.later = BOOT_CLOCK()
@@ -50,7 +50,7 @@ class WatchedModes:
         return self.later
 
     def settle(self) -> None:
-        """Read until nothing waits, what this process has recorded too."""
+        """Read until nothing is left to read, including what this process recorded."""
         while self.reader.read():
             pass
         self.reader.read()
@@ -66,7 +66,7 @@ def says(db: Database, wanted: str, service: str = SERVICE) -> None:
 
 
 def asked(world: World) -> int:
-    """Let a gate that was enforced be asked to report, and return the revision."""
+    """Ask tenants to let an enforced gate only report; return the revision."""
     says(world.db, ENFORCE)
     says(world.db, REPORT)
     return gate_of(world).revision
@@ -257,7 +257,7 @@ def test_a_tenant_can_consent_to_mode_report_of_a_gate_only_if_consent_is_reques
         allow(world, 2)
 
 
-def test_every_affected_log_records_gate_switches_and_requests_for_consent_and_consents(
+def test_every_affected_log_records_gate_switches_and_consents_and_requests_for_consent(
     world: World, worker: Database
 ) -> None:
     says(world.db, REPORT)

@@ -1,4 +1,4 @@
-"""Whose call a gateway asks about: by tokens of real issuers, by certificates and headers, and by a real map."""
+"""How the gate identifies the engineer of a call: by tokens of real issuers, certificates, headers and a real map."""
 
 import asyncio
 import time
@@ -47,7 +47,7 @@ def issuer() -> Iterator[LocalIssuer]:
 
 @dataclass
 class GatedWorld:
-    """A world, an issuer, and services whose callers say in each of the ways who they are."""
+    """A world, an issuer, and a service for each way of identifying callers."""
 
     world: World
     issuer: LocalIssuer

@@ -1,4 +1,4 @@
-"""Erasing whoever has done all there is to do: their name stays in what people wrote, and nowhere else."""
+"""Erase a person who has done everything possible: the name remains in free text, and nowhere else."""
 
 import json
 from datetime import timedelta
@@ -72,7 +72,7 @@ ROWS = (
 
 @pytest.fixture
 def world(api: Database, worker: Database, superuser: Engine, post: Postbag, later: ShiftedClock) -> World:
-    """A world in which two people, one of each side, have left traces wherever somebody can."""
+    """A world in which two people, one of each side, have left traces everywhere."""
     made = with_delegates(api)
     made.add("erasmusquist", Role.ENGINEER)
     made.add("sensor", Role.SYSTEM, scopes={Scope.ACTIVITY_REPORT}, services=set(SETTINGS.catalogue.services))
@@ -111,7 +111,7 @@ def _comes(world: World, worker: Database) -> None:
 
 
 def _delegates(world: World) -> None:
-    """Stand in for somebody, and be stood in for by somebody who decides."""
+    """Act as a delegate, and have a delegate who decides."""
     entry = names_delegate(world, "ann", "annabelquist")
     does(world, "ann", delegates.end, entry.delegation.id)
     names_delegate(world, "tara", "aude", "annabelquist")
@@ -119,7 +119,7 @@ def _delegates(world: World) -> None:
 
 
 def _works(world: World) -> None:
-    """Ask for access, be given it and use it; decide, and be spoken of by others."""
+    """Request, get and use access; decide, and be mentioned by others."""
     named = f"mailbox:{ANN}-{ERIN}@contoso.example"
     said = f"{ANN} called {ERIN}"
     world.act("annabelquist", Action.DENY, world.fresh("erasmusquist", case_ref=said).id, comment=said)
@@ -138,7 +138,7 @@ def _works(world: World) -> None:
 
 
 def _signs_in(world: World, worker: Database, superuser: Engine, who: str) -> None:
-    """Sign in by every means, make a token, and have mails go to another address."""
+    """Sign in by every means, make a token, and add a mail address."""
     caller = signed_in(world, who, AuthMethod.PASSKEY)
     world.people[who] = caller
     with world.db.transaction() as session:
@@ -176,7 +176,7 @@ def _is_refused(world: World, who: str) -> None:
 
 
 def _is_looked_for(world: World) -> None:
-    """Be searched for in the audit log by name, and by address."""
+    """Record searches of the audit log for the person's name and address."""
     tara = Actor(id_of(world, "tara"), "tenant_admin", "Tara")
     for word in (f"by {ANN}, or {ERIN}?", "annabelquist@home.example", "erasmusquist@home.example"):
         with world.db.transaction() as session:

@@ -1,4 +1,4 @@
-"""A tenant that was off-boarded and erased stays erased, whoever tries, also past the use cases."""
+"""A tenant that was off-boarded and erased stays erased, whoever tries to change it, even by raw SQL."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -84,7 +84,7 @@ def test_no_request_can_be_submitted_to_an_erased_tenant(world: World) -> None:
 def test_the_database_refuses_changes_of_an_erased_tenant(
     api: Database, world: World, superuser: Engine, statement: str
 ) -> None:
-    """By triggers that bind every login, the owner too: only what erases, or marks rows anew, passes."""
+    """Triggers bind every database role, even the owner: they allow only erasing and re-keying."""
     other = World.make(api, Policy())
     statement = statement.replace(":t", f"'{world.tenant.id}'").replace(":p", f"'{id_of(other, 'ann')}'")
     with superuser.connect() as connection, pytest.raises(DBAPIError, match="tenant that was erased"):

@@ -1,4 +1,4 @@
-"""Erasing what requests named and why: from rows and both logs, so that what is left still verifies."""
+"""Erasing the resources and reasons of requests from rows and both logs; what remains can still be verified."""
 
 import json
 from datetime import timedelta
@@ -51,7 +51,7 @@ ROW = "SELECT justification, case_ref, resources, granted_resources, state FROM 
 
 @pytest.fixture
 def world(api: Database) -> World:
-    """A world in which the vendor reviews first, so that both logs tell of a request."""
+    """A world in which the vendor reviews first, so that both logs record a request."""
     return World.make(api, Policy())
 
 
@@ -60,7 +60,7 @@ def asked(world: World, **changes: Any) -> UUID:
 
 
 def used(world: World) -> UUID:
-    """Leave a request that names the mark wherever somebody can, and has ended."""
+    """Make an ended request that has the mark in every text."""
     request = world.submit(resources=BOXES, justification=f"Because of {MARK}", case_ref=f"CASE-{MARK}")
     world.act("max", Action.ENDORSE, request.id, comment=f"{MARK} is broken")
     with world.db.transaction() as session:
@@ -78,14 +78,14 @@ def erase_texts(urls: Urls, request_id: UUID) -> int:
 
 
 def by_hand(urls: Urls, *statements: str) -> None:
-    """Run statements as the owner, in one transaction."""
+    """Run SQL statements as the database owner, in one transaction."""
     with as_owner(urls.owner) as session:
         for statement in statements:
             session.connection().exec_driver_sql(statement)
 
 
 def as_api(world: World, statement: str) -> None:
-    """Run a statement by the API's login, which says that it erases."""
+    """Run an SQL statement as the API's database role, which claims to erase."""
     with world.db.transaction() as session:
         authentication.enter(session, world.people["ann"])
         session.execute(erased_texts.PURPOSE)
@@ -250,7 +250,7 @@ def test_erasing_texts_erases_the_requesters_location(world: World, urls: Urls, 
 
 
 @pytest.mark.far
-def test_erasing_a_person_permanently_erases_the_location_of_that_person(
+def test_erasing_a_person_erases_the_location_of_that_person_permanently(
     world: World, worker: Database, urls: Urls
 ) -> None:
     says(world, THERE)

@@ -1,4 +1,4 @@
-"""Erasing a person: nothing names them any more, what they did stays, and what was sealed is as it was."""
+"""Erasing a person: nothing names them any more, their acts remain, and sealed data is unchanged."""
 
 import json
 from typing import Any
@@ -55,7 +55,7 @@ CROSS JOIN jsonb_each(d.fields) f ORDER BY d.event_id, f.key
 
 
 def erase(urls: Urls, person_id: UUID) -> ErasureResult:
-    """Erase somebody as the owner of the database."""
+    """Erase a person as the database owner."""
     with as_owner(urls.owner) as session:
         return erasure.erase(session, person_id)
 

@@ -1,4 +1,4 @@
-"""Every member of what the further ways to access write into a log is in the description of its format."""
+"""The description of the log format lists every JSON member that events have, whatever way led to access."""
 
 import json
 import re
@@ -32,7 +32,7 @@ CASE = {"case_ref": "CASE-7", "case_system": "helpdesk"}
 
 
 def extended_narrowed_and_ended(world: World) -> None:
-    """Have a window approved for less than was asked, extended, and ended."""
+    """Make a window that is approved for less than requested, extended, and ended."""
     first = world.submit(severity=Severity.S1, actions=["read", "export"], max_uses=5)
     world.act("ann", Action.APPROVE, first.id, access_window=1800, actions=["read"])
     world.act("ann", Action.APPROVE, extended(world, first.id).id)
@@ -52,7 +52,7 @@ def approved_by_steps(world: World) -> None:
 
 
 def opened_by_break_glass(world: World) -> None:
-    """Have a window opened by break-glass, ended, and found justified."""
+    """Make a window that is opened by break-glass, ended, and found justified."""
     lay_down(world, break_glass_services=["exchange-online"])
     request = world.fresh(break_glass=True, access_window=900)
     world.act("max", Action.BREAK_GLASS, request.id, comment="Mail is down")
@@ -63,7 +63,7 @@ def opened_by_break_glass(world: World) -> None:
 
 
 def reviewed_for_a_case_that_closes(world: World) -> None:
-    """Have what was endorsed for a case end with it."""
+    """Make an endorsed request end with its case."""
     lay_down(world, vendor_review=True)
     world.act("max", Action.ENDORSE, world.fresh(**CASE).id)
     desk = world.add("desk", Role.SYSTEM, scopes={Scope.CASE_CLOSE.value, f"{BOUND_TO}{world.tenant.slug}"})
@@ -72,7 +72,7 @@ def reviewed_for_a_case_that_closes(world: World) -> None:
 
 
 def kept_and_left(world: World) -> None:
-    """Have the exclusions acknowledged, the log kept for less, held, and the tenant leave."""
+    """Acknowledge the exclusions, shorten the retention time, set and release a legal hold, and ask to leave."""
     version = manages(world, "olga", exclusions.state, "Demands by law are not covered").version
     does(world, "tara", exclusions.acknowledge, version=version)
     does(world, "tara", tenant_data.keep_for, 90, most=None)
@@ -82,7 +82,7 @@ def kept_and_left(world: World) -> None:
 
 
 def held_back_at_its_start(world: World, worker: Database, still: StoppedClock) -> None:
-    """Have access begin later than its approval, when the policy has become stricter."""
+    """Make a window with a later start, before which the policy becomes stricter."""
     lay_down(world)
     request = scheduled(world, still)
     lay_down(world, quorum=2)
@@ -91,7 +91,7 @@ def held_back_at_its_start(world: World, worker: Database, still: StoppedClock) 
 
 
 def described(action: str, *, is_first: bool) -> set[str]:
-    """Return the words that the format has in code where it is about all events, this one, or a request's first."""
+    """Return the words in code type where the format describes all events, this event, or a request's first event."""
     about = {EVENTS, BEGINNING} if is_first else {EVENTS}
     return {
         word

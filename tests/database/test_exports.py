@@ -1,4 +1,4 @@
-"""Exports of real audit logs: what was sealed is proven page by page, and what a database's owner does is found."""
+"""Exports of real audit logs: sealed events are proven page by page, and changes by the database owner are found."""
 
 import csv
 import io
@@ -102,7 +102,7 @@ def note(world: World) -> str:
 
 @pytest.fixture
 def story(world: World, worker: Database) -> World:
-    """A world in which something was asked for, approved and ended, all of it sealed."""
+    """A world in which a request was submitted, approved and ended, all sealed."""
     request = world.submit()
     world.act("ann", Action.APPROVE, request.id, comment="=cmd|' /C calc'!A0")
     world.act("erin", Action.COMPLETE, request.id)
@@ -111,7 +111,7 @@ def story(world: World, worker: Database) -> World:
 
 
 def write(world: World, count: int, body: str = BODY) -> None:
-    """Write that many events of the tenant, past every rule."""
+    """Write that many events of the tenant by raw SQL."""
     with unbound(world.db).begin() as connection:
         connection.execute(text(EVENTS), {"tenant": str(world.tenant.id), "count": count, "body": body})
 
@@ -290,7 +290,7 @@ def test_the_customers_log_of_a_request_begins_when_the_vendor_opens_the_window_
 
 
 @pytest.mark.parametrize("action", [Action.DENY, Action.CANCEL])
-def test_a_request_that_ends_before_the_customer_is_asked_is_in_the_vendors_log_only(
+def test_a_request_that_ends_before_the_customer_is_asked_is_only_in_the_vendors_log(
     api: Database, worker: Database, action: Action
 ) -> None:
     world = World.make(api, Policy(vendor_review=True))
@@ -453,7 +453,7 @@ def test_the_verifier_distinguishes_removed_from_missing_events(
 
 
 def freely(root: Engine, statement: str) -> None:
-    """Do what an owner of the database may do who has switched its rules off."""
+    """Run SQL as a database owner who has switched the triggers off."""
     with root.connect() as connection:
         connection.execute(text("SET session_replication_role = replica"))
         connection.execute(text(statement))

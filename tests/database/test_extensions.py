@@ -182,7 +182,7 @@ def test_an_extension_ends_when_the_extended_window_is_revoked(
     assert door(world) is None
 
 
-def test_an_extension_with_an_uncommitted_approval_is_ended_with_the_extended_window(
+def test_an_extension_whose_approval_was_uncommitted_is_ended_with_the_extended_window(
     world: World, pool: ThreadPoolExecutor
 ) -> None:
     first = opened(world)
@@ -197,7 +197,7 @@ def test_an_extension_with_an_uncommitted_approval_is_ended_with_the_extended_wi
 
 
 @pytest.mark.parametrize("how", ["revoked", "completed"])
-def test_an_extension_opens_no_window_if_the_extended_window_was_ended_without_the_extension(
+def test_an_extension_opens_no_window_if_only_the_extended_window_was_ended(
     world: World, still: StoppedClock, superuser: Engine, how: str
 ) -> None:
     first = opened(world)

@@ -1,4 +1,4 @@
-"""Events are fanned out: in order, once, under the same ids, and nobody whom an event concerns is forgotten."""
+"""Fan-out of events: in order, once, under stable ids, and to everyone whom an event concerns."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -40,7 +40,7 @@ def queued(db: Database) -> list[UUID]:
 
 
 def written(db: Database) -> Sequence[Row[Any]]:
-    """Return all notifications, without fanning out anything."""
+    """Return all notifications, without a fan-out."""
     return read_as_is(db, ALL)
 
 

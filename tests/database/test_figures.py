@@ -1,4 +1,4 @@
-"""The figures: what Postgres and Redis say of an installation, and what remains of them where one is away."""
+"""Metrics: what Postgres and Redis say about an installation, and which metrics remain while one is away."""
 
 import re
 from collections import Counter
@@ -39,7 +39,7 @@ def redis(urls: Urls) -> Iterator["Redis"]:
 
 
 def shown(figures: MetricSnapshot) -> Samples:
-    """Return what Prometheus reads: a number by name and labels."""
+    """Return what Prometheus reads: numbers by name and labels."""
     families = text_string_to_metric_families(exposition(figures).decode())
     return {
         (sample.name.removeprefix("lockbox_"), tuple(sample.labels.values())): sample.value
@@ -224,7 +224,7 @@ def test_a_process_reuses_its_heartbeat_row_and_old_rows_are_deleted(worker: Dat
     assert [tuple(row) for row in rows] == [("core@here", True)]
 
 
-def test_a_database_role_reports_heartbeats_of_its_own_kind_of_process_only(api: Database, worker: Database) -> None:
+def test_a_database_role_reports_only_heartbeats_of_its_own_kind_of_process(api: Database, worker: Database) -> None:
     HeartbeatSender("x").beat(api, ProcessPart.INVARIANTS)
     HeartbeatSender("x").beat(worker, ProcessPart.API)
 

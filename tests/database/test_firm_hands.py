@@ -1,4 +1,4 @@
-"""What could loosen a tenant's hold needs a sign-in as strong as an approval; what tightens it does not."""
+"""Loosening a tenant's protection needs a sign-in as strong as for an approval; tightening it does not."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""What opens something on the vendor's side needs an operator's fresh, strong sign-in; what closes it does not."""
+"""Operators need a fresh, strong sign-in to loosen protection on the vendor's side, but not to tighten it."""
 
 from collections.abc import Callable
 

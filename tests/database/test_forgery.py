@@ -1,4 +1,4 @@
-"""What the API's own login cannot forge in somebody's context: each of these was, or would be, a way in."""
+"""What the API's database role cannot forge in a person's context: each of these was, or would be, a way in."""
 
 import hashlib
 from collections.abc import Callable
@@ -104,9 +104,9 @@ VALUES (uuidv7(), :tenant, :principal, :delegate, now(), now() + interval '1 day
 
 @pytest.fixture
 def world(api: Database) -> World:
-    """A tenant that decides, with a request in review, one that waits for it and one that is open.
+    """A tenant in mode enforce, with a request in review, a pending one and an open window.
 
-    Its auditor Aude is a delegate of Ann's; its auditor Ada is nobody's.
+    Its auditor Aude is Ann's delegate; its auditor Ada is no one's delegate.
     """
     world = furnish(api)
     world.add("ada", Role.AUDITOR, world.tenant.id)
@@ -124,7 +124,7 @@ def _event(world: World, request_id: UUID) -> UUID:
 
 
 def _vain(world: World, who: str | Caller | None, statement: str, at: UUID | None = None, **values: object) -> str:
-    """Check that a statement is refused or finds nothing, and return what it said; `me` is whoever tries."""
+    """Check that an SQL statement is refused or changes nothing; return the message. `me` is the caller's id."""
     caller = world.people[who] if isinstance(who, str) else who
     try:
         with in_context(world.db, caller, at=at) as connection:
@@ -137,13 +137,13 @@ def _vain(world: World, who: str | Caller | None, statement: str, at: UUID | Non
 
 
 def _files_in_vain(world: World, submitter: UUID | None, mode: str) -> str:
-    """Check that Erin cannot file in that mode on the count of that person, and return what was said."""
+    """Check that Erin cannot submit in that mode against that person's limit; return the message."""
     values = {"tenant": world.tenant.id, "request": new_id(), "mode": mode, "submitter": submitter}
     return _vain(world, "erin", FILE, at=world.tenant.id, **values)
 
 
 def _with_code(world: World, *statements: str, **values: object) -> bool:
-    """Whether somebody who has the code of the one invitation can do all of this."""
+    """Return whether a person with the code of the only invitation can run all these SQL statements."""
     (row,) = read(world.db, "SELECT id::text FROM invitations")
     code = {"id": row.id, "hash": hashlib.sha256(b"code").digest()}
     try:
@@ -156,7 +156,7 @@ def _with_code(world: World, *statements: str, **values: object) -> bool:
 
 
 def _past_triggers(world: World, statement: str, **values: object) -> None:
-    """Set a scene that no trigger may stand in the way of."""
+    """Set a scene with the triggers switched off."""
     with unbound(world.db).begin() as connection:
         connection.execute(text("SET LOCAL session_replication_role = replica"))
         connection.execute(text(statement), values)
@@ -329,7 +329,7 @@ def test_no_notification_of_a_request_reaches_a_person_not_involved_in_the_reque
 
 
 def test_no_forged_notification_blocks_a_notification_of_a_request(world: World) -> None:
-    """Whoever wrote the row of a notification first would have it taken for written, and with it for sent."""
+    """A forged row, written first, would count as the notification, which would never be sent."""
     request_id, ann = _request(world, "active"), world.people["ann"].person_id
     values = {"tenant": world.tenant.id, "request": None, "event": _event(world, request_id), "person": ann}
 

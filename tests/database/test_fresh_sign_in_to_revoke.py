@@ -1,4 +1,4 @@
-"""Closing a window takes a fresh sign-in where the policy asks for one, and nothing of the kind where it does not."""
+"""Revoking a window needs a fresh sign-in only if the policy requires one."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ STALE = [(AuthMethod.TOKEN, 0), (AuthMethod.PASSKEY, 6), (AuthMethod.MAIL, 6), (
 
 
 def revoked(world: World, caller: Caller, **terms: Any) -> AccessRequest:
-    """Open a window under these terms, and have somebody close it."""
+    """Open a window under these policy terms, and revoke it as the caller."""
     lay_down(world, **terms)
     request = world.act("amir", Action.APPROVE, world.submit().id)
     with world.db.transaction() as session:

@@ -1,4 +1,4 @@
-"""Access that begins later than its approval: nobody is let in before, and it opens by itself, without a move."""
+"""Access that begins later than its approval: none before the start, and then it opens without a move."""
 
 import json
 from collections.abc import Sequence
@@ -85,7 +85,7 @@ def test_the_timer_announces_the_start_of_a_window_without_making_a_move(
 
 
 def told_by_the_clock(world: World) -> list[tuple[str, str | None]]:
-    """Return what the clock has recorded that is no move, with why access is held back."""
+    """Return the timer's events that are not moves, each with the reason for withholding access."""
     rows = read(world.db, "SELECT action, body FROM events WHERE seq IS NULL AND action <> 'notified' ORDER BY id")
     return [(row.action, json.loads(row.body).get("held_back")) for row in rows]
 
@@ -171,7 +171,7 @@ def test_a_window_altered_in_the_database_grants_no_access_though_the_timer_anno
 
 
 def held_back(world: World, request: AccessRequest) -> HeldBack | None:
-    """Return why nobody is let in, as an approver sees it."""
+    """Return the reason for withholding access, as an approver sees it."""
     with world.db.transaction() as session:
         return queries.find(session, world.people["ann"], request.id).held_back
 
@@ -327,14 +327,14 @@ def _decide(world: World, connection: Connection, decision: Decision) -> None:
 
 
 def _waiting(api: Database, mode: Mode, quorum: int) -> tuple[World, UUID]:
-    """Make a world whose one request waits for whoever decides in that mode."""
+    """Make a world with one request that waits for the decision of that mode."""
     world = World.make(api, Policy(vendor_review=False, quorum=quorum), mode)
     world.add("abby", Role.APPROVER, world.tenant.id)
     return world, world.submit().id
 
 
 def _opener(world: World) -> Caller:
-    """Return somebody who could open the request and has decided nothing about it."""
+    """Return a person who may open the request and has not decided about it."""
     return world.people["abby" if world.tenant.mode is Mode.ENFORCE else "mia"]
 
 
@@ -344,7 +344,7 @@ def _open(world: World, connection: Connection) -> None:
 
 
 def _open_with(world: World, engine: Engine, decisions: Sequence[Decision]) -> None:
-    """Let the one request have these decisions and no others, whoever may give them, and open it as that login."""
+    """Write exactly these decisions on the only request, without checks, and open it as that database role."""
     with unbound(world.db).begin() as connection:
         for decision in decisions:
             _decide(world, connection, decision)

@@ -1,4 +1,4 @@
-"""The counts of the gate in Postgres: each batch once, by any number of processes, and lowered by nobody."""
+"""Gate counts in Postgres: each batch is added once, by any number of processes, and no one can lower a count."""
 
 import threading
 from collections.abc import Callable
@@ -42,7 +42,7 @@ IN_TOTAL = "SELECT coalesce(sum(count), 0) AS n FROM gate_answers WHERE span = '
 
 
 class Counting:
-    """One API process: its counts and what writes them; `clock` is by how many seconds its uses are ago."""
+    """One API process: its counts and their writer; `ago` is how many seconds ago its uses happened."""
 
     def __init__(self, db: Database) -> None:
         self.ago = 0.0
@@ -274,7 +274,7 @@ def test_the_gate_logs_refused_calls_as_totals_by_gateway_and_reason(api: Databa
     ]
 
 
-def test_gate_counts_of_old_minutes_and_hours_are_deleted_and_totals_kept(
+def test_gate_counts_of_old_minutes_and_hours_are_deleted_but_totals_are_kept(
     api: Database, worker: Database, superuser: Engine
 ) -> None:
     for span, ago in (("minute", 1), ("minute", 3), ("hour", 3), ("hour", 31 * 24), ("all", 99 * 24)):
@@ -322,7 +322,7 @@ def test_every_process_reports_the_same_total_of_gate_answers(world: World, api:
 
 
 @pytest.mark.far
-def test_written_gate_counts_are_published_to_pages_and_not_to_gates(world: World, api: Database) -> None:
+def test_writing_gate_counts_sends_a_live_message_to_pages_but_not_to_gates(world: World, api: Database) -> None:
     request_id, process = opened(world), Counting(api)
     heard: list[tuple[frozenset[str], str | None]] = []
     listening = threading.Event()

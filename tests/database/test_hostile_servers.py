@@ -1,4 +1,4 @@
-"""Servers that misbehave in every way: nothing is lost, no one else is delayed, and the log says what happened."""
+"""Servers that misbehave in every way: nothing is lost, no other server is delayed, and the log says why."""
 
 import socket
 from collections.abc import Callable, Iterator
@@ -240,7 +240,7 @@ def test_a_call_is_refused_and_logged_if_the_endpoint_name_now_resolves_to_an_in
 
 
 def _resolve(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> list[str]:
-    """Let hooks.example be at one address after the other, and return those that nobody asked for yet."""
+    """Let hooks.example resolve to each address in turn; return the list of addresses not resolved yet."""
     left, truly = list(addresses), socket.getaddrinfo
 
     def getaddrinfo(host: str, *more: Any, **named: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The gate's identity map: who may change it, whom it names, what is on record, and how long memory holds it."""
+"""The gate's identity map: who may change it, whom it names, what is recorded, and how long it is remembered."""
 
 import asyncio
 from collections.abc import Iterator
@@ -68,7 +68,7 @@ def named(db: Database, subject: str, *, issuer: str = IDP, email: str | None = 
 
 
 def bind(world: World, superuser: Engine, person: str, subject: str, *, trusted: str = "0") -> None:
-    """Let somebody have bound an identity to sign in with."""
+    """Bind an identity to a person, as a means to sign in."""
     write(superuser, BOUND, issuer=IDP, subject=subject, who=id_of(world, person), trusted=trusted)
 
 
@@ -271,7 +271,7 @@ def test_a_removed_identity_row_cannot_be_restored(world: World, superuser: Engi
         write(superuser, PUT_BACK, **row)
 
 
-def test_row_security_lets_operators_map_identities_of_other_people_only(world: World) -> None:
+def test_row_security_lets_operators_map_only_identities_of_other_people(world: World) -> None:
     add(world)
     world.put_on_both_sides("olga", Role.ENGINEER)
     erin, olga = id_of(world, "erin"), id_of(world, "olga")
@@ -328,7 +328,7 @@ def test_erasing_a_person_removes_their_identities_from_map_and_log(world: World
 
 @dataclass
 class MapClock:
-    """Seconds that a test lets pass."""
+    """A clock in seconds, which the test moves."""
 
     at: float = 0.0
 

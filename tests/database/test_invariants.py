@@ -1,4 +1,4 @@
-"""What must never be, broken behind the triggers' back: an event, a mail and a call for it, and for nothing else."""
+"""Invariants broken without the triggers: each causes an event, a mail and a webhook call; nothing else does."""
 
 import json
 from dataclasses import replace
@@ -98,7 +98,7 @@ BREAKS: dict[str, tuple[str, str]] = {
 
 @pytest.fixture
 def lived(world: World, worker: Database) -> World:
-    """A tenant with a request that waits, a window that is open, one that has ended, and a sealed audit log."""
+    """A tenant with a pending request, an open window, an ended one, and a sealed audit log."""
     world.fresh()
     for who in ("erin", "eve"):
         world.act("ann", Action.APPROVE, world.fresh(who).id)
@@ -149,7 +149,7 @@ def test_the_invariant_checks_detect_a_window_lacking_a_required_signature(
 
 
 @pytest.mark.parametrize("mode", [Mode.OBSERVE, Mode.OFF])
-def test_a_window_opened_by_endorsement_in_mode_observe_or_off_is_no_invariant_finding(
+def test_a_window_opened_by_endorsement_in_mode_observe_or_off_causes_no_invariant_finding(
     api: Database, worker: Database, superuser: Engine, mode: Mode
 ) -> None:
     world = World.make(api, Policy(), mode)
@@ -162,7 +162,7 @@ def test_a_window_opened_by_endorsement_in_mode_observe_or_off_is_no_invariant_f
     assert {one.rule for one in looked(worker)} == {"I1"}
 
 
-def test_a_clock_set_back_between_decisions_is_no_invariant_finding(
+def test_a_clock_set_back_between_decisions_causes_no_invariant_finding(
     api: Database, worker: Database, still: StoppedClock
 ) -> None:
     world = World.make(api, Policy(quorum=2))
@@ -195,7 +195,7 @@ def test_ordinary_requests_cause_no_invariant_finding_however_they_end(
     assert looked(worker) == set()
 
 
-def test_decisions_made_after_a_sign_in_are_no_invariant_finding(api: Database, worker: Database) -> None:
+def test_decisions_made_after_a_sign_in_cause_no_invariant_finding(api: Database, worker: Database) -> None:
     world = World.make(api, Policy())
     request = world.fresh()
     for who, action in (("max", Action.ENDORSE), ("ann", Action.APPROVE)):

@@ -1,4 +1,4 @@
-"""Keys that change: an older one is believed and gives way at use, and a lost one can be replaced."""
+"""Key rotation: MACs of an older key are valid and are renewed at use; a lost key can be replaced."""
 
 from collections.abc import Callable
 from uuid import UUID
@@ -46,7 +46,7 @@ def old(api: Database, monkeypatch: pytest.MonkeyPatch) -> World:
 
 @pytest.fixture
 def rekey(urls: Urls) -> Rekey:
-    """The owner's command, with these root keys."""
+    """Return the owner's command, which takes the root keys."""
 
     def rekeyed(*roots: bytes, key_is_lost: bool = False) -> RotationResult:
         with as_owner(urls.owner, ProcessKeys(Keyring(roots))) as session:
@@ -56,19 +56,19 @@ def rekey(urls: Urls) -> Rekey:
 
 
 def at(db: Database, *roots: bytes) -> Database:
-    """Return the house of an API that has these root keys."""
+    """Return the database of an API that has these root keys."""
     return Database(db.engine, db.schedule, keys=ProcessKeys(Keyring(roots)))
 
 
 def recognised(db: Database, world: World, name: str) -> set[Role]:
-    """Show somebody's token and return the roles that they are taken to have."""
+    """Authenticate with a person's token, and return the roles found."""
     with db.transaction() as session:
         caller = authentication.authenticate_token(session, world.tokens[name], environment="test")
     return {one.role for one in caller.standings}
 
 
 def marked(world: World, name: str) -> set[bytes]:
-    """Return by which keys somebody's token, its secret and their role are marked."""
+    """Return the MACs of a person's token, its secret and the person's role."""
     (row,) = read(world.db, MARKS, id=world.people[name].person_id)
     return {bytes(row.token), bytes(row.secret), bytes(row.role)}
 
@@ -119,7 +119,7 @@ def test_policies_and_delegates_get_a_new_mac_before_an_older_key_is_removed(
 
 
 def held(db: Database, world: World) -> tuple[int | None, bool]:
-    """Return the quorum of the policy that holds by these keys, and whether Aude stands in for Ann."""
+    """Return the quorum of the policy that is valid under these keys, and whether Aude is Ann's delegate."""
     with db.transaction() as session:
         authentication.enter(session, world.people["ann"])
         tenant = session.orm.get_one(Tenant, world.tenant.id)
@@ -129,7 +129,7 @@ def held(db: Database, world: World) -> tuple[int | None, bool]:
 
 
 def test_a_worker_without_keys_verifies_no_mac(old: World) -> None:
-    """It reminds by policies and delegates, and gives no power by either."""
+    """The worker uses policies and delegates only for reminders, never to grant rights."""
     lay_down(old, quorum=2)
     stand_in(old, "aude", "ann")
     worker = at(old.db)

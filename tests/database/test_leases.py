@@ -1,4 +1,4 @@
-"""Claims and their leases: offered again when they lapse, bounded by a budget, disjoint however many claim."""
+"""Claims and their leases: lapsed entries are offered again, leases have a budget, and claims are disjoint."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor

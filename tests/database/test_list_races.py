@@ -1,4 +1,4 @@
-"""Lists read twice, ids first: what somebody decides between the two is no longer on them."""
+"""Lists are read twice, ids first: a request that is decided between the two reads is not listed."""
 
 from collections.abc import Sequence
 from typing import Any

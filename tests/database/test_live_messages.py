@@ -1,4 +1,4 @@
-"""News: what changed is told once it is committed, in one message a call, and to nobody whom it does not concern."""
+"""Live messages: changes are published after their commit, one message per call, only to people concerned."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -31,7 +31,7 @@ QUIET = 0.3
 
 
 class ChannelListener:
-    """Hears every message on the channels of news, in order."""
+    """Receives every message on the live channels, in order."""
 
     def __init__(self, url: str) -> None:
         self.redis = Redis.from_url(url, protocol=2)
@@ -41,7 +41,7 @@ class ChannelListener:
         assert self.pubsub.get_message(timeout=5)
 
     def heard(self) -> list[tuple[str, set[str]]]:
-        """Return what came until now: channel, and ids."""
+        """Return the messages received until now: channel and ids."""
         found, until = [], time.monotonic() + QUIET
         while (left := until - time.monotonic()) > 0:
             message = self.pubsub.get_message(timeout=left)
@@ -116,7 +116,7 @@ def test_neither_index_rebuilds_nor_unsent_notifications_are_published_as_live_m
 
 @pytest.mark.far
 @pytest.mark.parametrize("outcome", [Outcome.MOOT, None])
-def test_the_end_of_a_notification_is_published_to_operators_only(
+def test_the_end_of_a_notification_is_published_only_to_operators(
     ear: ChannelListener, world: World, worker: Database, outcome: Outcome | None
 ) -> None:
     (notification, *_) = read(
@@ -171,7 +171,7 @@ def test_changes_that_only_one_side_may_see_are_published_on_the_channel_of_that
 
 
 @pytest.mark.far
-def test_activity_inside_a_window_is_published_live_to_pages_only(ear: ChannelListener, world: World) -> None:
+def test_activity_inside_a_window_is_published_live_only_to_pages(ear: ChannelListener, world: World) -> None:
     request = world.submit()
     opened = world.act("ann", Action.APPROVE, request.id)
     assert opened.opened_at

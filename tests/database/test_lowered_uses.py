@@ -1,4 +1,4 @@
-"""Approvers lower how often a window can be used: what opens, what passkeys have signed, and what the log proves."""
+"""Approvers lower the number of uses of a window: what opens, what passkeys sign, and what the log proves."""
 
 import json
 from typing import Any
@@ -21,7 +21,7 @@ from tests.policy_setup import lay_down
 
 
 def opened(world: World, requested: int | None, kept: int | None) -> AccessRequest:
-    """Let ann approve a request for so many uses, or fewer."""
+    """Let ann approve a request for `requested` uses, lowered to `kept`."""
     return world.act("ann", Action.APPROVE, world.submit(max_uses=requested).id, max_uses=kept)
 
 

@@ -1,4 +1,4 @@
-"""A machine is nothing else: the database refuses role *system* beside any other, whoever writes it and when."""
+"""A service account is only that: the database always refuses role *system* together with any other role."""
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""Sealing and reconciling where nobody takes messages: sent when due, and done here once no task has done them."""
+"""Sealing and reconciling: tasks are sent when due; if no worker takes them, the work is done in process."""
 
 import math
 import time
@@ -192,7 +192,7 @@ def test_a_seal_run_while_another_process_seals_is_skipped_and_not_recorded(worl
     assert heartbeats.age(worker, ProcessPart.SEAL) == math.inf
 
 
-def test_only_five_of_the_logs_that_cannot_be_sealed_are_named_and_the_rest_counted() -> None:
+def test_only_five_of_the_logs_that_cannot_be_sealed_are_named_and_the_rest_are_counted() -> None:
     said = sealer.held_logs({UUID(int=number): "it is not what was signed" for number in range(5_000)})
 
     assert said.endswith("and 4995 more")

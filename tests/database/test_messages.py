@@ -1,4 +1,4 @@
-"""A message carries ids and no authority: doubled, late, early or forged, it does its work at most once."""
+"""A queue message carries ids and no authority: repeated, late, early or forged, it takes effect at most once."""
 
 import time
 from collections import Counter
@@ -34,14 +34,14 @@ TIMED_OUT = [(1, "submit", "pending"), (2, "time_out", "timed_out")]
 
 @pytest.fixture
 def late(worker: Database, later: ShiftedClock) -> Database:
-    """A worker for whom the time for an answer is over."""
+    """A worker whose clock is past the approval deadline."""
     later.shift = timedelta(hours=13)
     worker.clock = later
     return worker
 
 
 def _lease(db: Database, ids: list[UUID], kind: str = "time_out") -> None:
-    """Have these ids claimed, as a poller does before it sends the message."""
+    """Claim these ids, as a poller does before it sends the message."""
     db.schedule.arm(CLOCK, [IndexEntry(str(one), kind, LONG_AGO) for one in ids])
     assert set(db.schedule.claim(CLOCK).ids[kind]) == {str(one) for one in ids}
 
@@ -54,7 +54,7 @@ def _claimed_within(db: Database, seconds: float) -> dict[str, list[str]]:
 
 
 def _assert_clocks_are_held(db: Database) -> None:
-    """Check that the index holds each open clock, never too early, and late by no more than arming may take."""
+    """Check that the index holds each open deadline, never early, and late by no more than scheduling may take."""
     held, promised = db.schedule.members(CLOCK), promised_clocks(db)
     assert held.keys() == promised.keys()
     assert all(0 <= held[member] - due < TOLERATED_MS for member, due in promised.items())

@@ -1,4 +1,4 @@
-"""The database that the migration makes is what the SQL files and the models say; an older one is refused."""
+"""The migrated database matches the SQL files and the models; a database of an older version is refused."""
 
 import os
 import re
@@ -221,21 +221,21 @@ SELECT mac FROM retentions UNION ALL SELECT mac FROM legal_holds UNION ALL SELEC
 
 @pytest.fixture
 def fresh(urls: Urls) -> Iterator[str]:
-    """The owner's URL of a database in which nothing is."""
+    """The owner's URL of an empty database."""
     with empty_database(urls) as found:
         yield found.owner
 
 
 @pytest.fixture
 def owner(fresh: str) -> Iterator[Engine]:
-    """The owner's login to it."""
+    """An engine of the owner on that database."""
     engine = create_engine(fresh, poolclass=NullPool)
     yield engine
     engine.dispose()
 
 
 def _differences(owner: Engine) -> set[str]:
-    """Return what a new migration would have to do for the tables to be what the models say."""
+    """Return the changes by which a new migration would make the tables match the models."""
     for wing in MODELS:
         import_module(wing if wing.startswith("connectors") else f"lockbox.{wing}")
     with owner.connect() as connection:
@@ -360,7 +360,7 @@ def test_the_sql_function_and_the_row_policies_use_one_rule_for_who_may_decide(s
 
 
 def _same(condition: str) -> str:
-    """Return a condition as it is written where the request is called `r`."""
+    """Rewrite a condition for queries that name the request `r`."""
     return re.sub(r"(?:r\.)?(?<!\w)tenant_id = ANY|requests\.tenant_id", _as_r, " ".join(condition.split()))
 
 
@@ -451,7 +451,7 @@ def test_a_migration_waits_for_recently_stopped_processes_of_version_0_2_0(
 def test_a_migration_runs_again_after_a_deadlock_with_another_transaction(
     fresh: str, owner: Engine, superuser: Engine
 ) -> None:
-    """The migration holds `requests` and waits for `decisions`, and the other transaction the reverse."""
+    """The migration holds `requests` and waits for `decisions`; the other transaction does the reverse."""
     _migrate_to_the_first(owner)
     other = create_engine(superuser.url.set(database=make_url(fresh).database), poolclass=NullPool)
     with ThreadPoolExecutor() as threads, other.connect() as connection:

@@ -1,4 +1,4 @@
-"""Windows narrower than requested: what each approval leaves, what the check allows, what log and database say."""
+"""Windows narrower than requested: what each approval keeps, what the check allows, what log and database say."""
 
 import json
 import re
@@ -45,7 +45,7 @@ def bodies(db: Database, request_id: UUID) -> list[dict[str, Any]]:
 
 
 def opened(world: World, **kept: Any) -> AccessRequest:
-    """File a wide request and have Ann approve what she keeps of it."""
+    """Submit a wide request, and have Ann approve only the parts that she keeps."""
     return world.act("ann", Action.APPROVE, world.submit(**WIDE).id, **kept)
 
 

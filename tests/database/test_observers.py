@@ -1,4 +1,4 @@
-"""Observers: who is copied on what, what a copy says, and that whoever is copied decides and slows nothing."""
+"""Observers: which copies they get, what a copy says, and that observers decide nothing and delay nothing."""
 
 import re
 from collections.abc import Sequence
@@ -120,7 +120,7 @@ def test_an_observers_copy_omits_the_justification_if_the_policy_keeps_it_out_of
 
 
 @pytest.mark.parametrize(("service", "copied"), [("sharepoint-online", False), ("exchange-online", True)])
-def test_an_observer_of_one_service_gets_no_copies_of_other_services(
+def test_an_observer_of_one_service_gets_no_copies_about_other_services(
     world: World, service: str, *, copied: bool
 ) -> None:
     _watched(world, ObserverInput("Desk", "desk@contoso.example", service))

@@ -1,4 +1,4 @@
-"""Two installations on one Redis, each with a database number of its own: neither hears or sees the other."""
+"""Two installations on one Redis, with separate database numbers: neither receives or sees anything of the other."""
 
 import time
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What operators see of a day: counts by the hour and samples of lags, of all tenants, and nobody's name."""
+"""What operators see about the last day: hourly counts and lag samples of all tenants, without names."""
 
 from datetime import timedelta
 from uuid import UUID
@@ -151,7 +151,7 @@ def test_while_postgres_is_away_operations_figures_are_unknown_and_no_error_is_r
     assert found.status.redis == "ok"
 
 
-def test_status_reports_a_core_worker_without_a_connection_whose_heartbeat_is_new(
+def test_status_reports_a_core_worker_that_has_a_new_heartbeat_but_no_connection(
     api: Database, worker: Database, superuser: Engine
 ) -> None:
     HeartbeatSender("core@here").beat(worker, ProcessPart.CORE)

@@ -1,4 +1,4 @@
-"""Everybody who was asked hears once how it ended, by whatever they were asked; and nobody is asked in vain."""
+"""Everyone who was asked gets the outcome once, by whatever mail they were asked; no one is asked in vain."""
 
 from collections import Counter
 from datetime import timedelta
@@ -20,7 +20,7 @@ TOLD = "SELECT person_id FROM notifications WHERE request_id = :id AND template 
 
 
 def told(world: World, request_id: UUID, template: str) -> Counter[str]:
-    """Return who was promised a notification with that template, and how often."""
+    """Return for whom notifications with that template were queued, and how many."""
     names = {caller.person_id: name for name, caller in world.people.items()}
     return Counter(names[row.person_id] for row in read(world.db, TOLD, id=request_id, template=template))
 

@@ -1,4 +1,4 @@
-"""Access around Lockbox is declared by operators: the customer is told all of it, and nobody changes it."""
+"""Operators declare access outside Lockbox: the customer sees all of each declaration, and no one can change it."""
 
 import json
 import re
@@ -239,13 +239,13 @@ OLD = "UPDATE tenants SET created_at = created_at - interval '40 days'"
 
 @pytest.fixture(name="core")
 def _core(worker: Database) -> Database:
-    """The core worker's database: it has no keys, and believes the rows."""
+    """The core worker's database: it has no keys, and trusts the rows."""
     return Database(worker.engine, worker.schedule, worker.clock, keys=ProcessKeys(Keyring([])))
 
 
 @pytest.fixture(name="old")
 def _old(world: World, core: Database, superuser: Engine) -> World:
-    """A world whose tenant was there before this month, with a log."""
+    """A world with a log, whose tenant existed before this month."""
     world.submit(resources=["mailbox:old@elsewhere.example"])
     sealed(core)
     write_unchecked(superuser, OLD)
@@ -373,7 +373,7 @@ def test_a_gateway_probe_writes_a_log_event_and_notifies_no_one(world: World) ->
     assert (told.facts["gateway"], told.facts["refused"], told.facts["let_through"]) == (ALL_REFUSED.gateway, 74, 0)
 
 
-def test_the_newest_gateway_probe_of_each_service_is_shown_to_the_probed_tenant_only(world: World) -> None:
+def test_the_newest_gateway_probe_of_each_service_is_shown_only_to_the_probed_tenant(world: World) -> None:
     hole, drive = ProbeResult(MAIL, "https://a.example", 70, 4), ProbeResult(DRIVE, "https://b.example", 40, 0)
     recorded(world)
     recorded(world, drive)

@@ -1,4 +1,4 @@
-"""What should have happened seconds ago is done straight from Postgres, by one process at a time, Redis or not."""
+"""Work that is seconds overdue is done straight from Postgres, by one process at a time, with or without Redis."""
 
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""From when a passkey counts that no older one has vouched for, whatever was done to the older one first."""
+"""When a passkey begins to count that no older passkey has vouched for, whatever happened to the older ones."""
 
 import json
 from datetime import timedelta
@@ -39,7 +39,7 @@ def _world(world: World) -> World:
 
 
 def counts_from(world: World) -> timedelta:
-    """Have Ann add a passkey by her identity provider's session, and return how long it has to wait."""
+    """Add a passkey for Ann after a sign-in by identity provider, and return how long the passkey must wait."""
     ann = world.people["ann"]
     with world.db.transaction() as session:
         authentication.enter(session, ann)

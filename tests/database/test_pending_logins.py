@@ -1,4 +1,4 @@
-"""A pending login counts for what it was begun for, in its browser; no row means more than its mark says."""
+"""A pending sign-in is valid only for its purpose and its browser; a row means only what its MAC covers."""
 
 from typing import Any
 
@@ -29,7 +29,7 @@ OTHERS: dict[str, Any] = {
 
 
 def begun(world: World, means: AuthMethod, purpose: SignInPurpose = SignInPurpose.SIGN_IN) -> LoginStub:
-    """Begin a login that says all that one can say."""
+    """Begin a sign-in with every column filled."""
     facts = OTHERS | {"email": "ann@contoso.example", "challenge": bytes(32)}
     with world.db.transaction() as session:
         return sessions.begin_login(session, means, purpose, **facts)

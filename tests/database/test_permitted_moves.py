@@ -1,4 +1,4 @@
-"""What a person may do with a request, as it is told beforehand, is what happens when they do it."""
+"""The moves that a request lists as permitted for a person are exactly those that succeed."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -55,11 +55,11 @@ NEAR = "two approvals after a review"
 
 
 class UndoneError(Exception):
-    """A move went well, and nothing of it stays."""
+    """Raised after a successful move, to roll it back."""
 
 
 def _everybody(world: World, session: UnitOfWork) -> Iterator[tuple[str, Caller]]:
-    """Yield all people of a world as they have signed in, and an approver and a manager by every other sign-in."""
+    """Yield all people of a world as signed in, and an approver and a manager with every other kind of sign-in."""
     at = now(session)
     yield from world.people.items()
     for name in ("ann", "max"):
@@ -75,7 +75,7 @@ def _everybody(world: World, session: UnitOfWork) -> Iterator[tuple[str, Caller]
 
 
 def _tried(db: Database, caller: Caller, request_id: UUID, action: Action) -> LockboxError | None:
-    """Return what refuses a move that says all that a policy could ask for, None where it is made; nothing stays."""
+    """Try a move with all that a policy could demand, and roll it back; return the refusal, None if it succeeds."""
     try:
         with db.transaction() as session:
             decide.act(session, caller, HERE, request_id, DecisionInput(action, "As told"))

@@ -1,4 +1,4 @@
-"""The pollers beside a real broker: how many messages they make of what falls due one after the other."""
+"""The pollers with a real broker: how many messages they send for entries that fall due one after the other."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -35,7 +35,7 @@ Polling = Callable[[ScheduleIndex], None]
 
 @pytest.fixture
 def urls(urls: Urls, own_valkey: str) -> Urls:
-    """The same database, beside a Redis whose settings a test may change."""
+    """The same database, with a Redis whose settings a test may change."""
     with Redis.from_url(own_valkey) as redis:
         redis.flushdb()
     return replace(urls, redis=own_valkey)
@@ -124,7 +124,7 @@ def test_urgent_notifications_are_sent_first_despite_waiting_messages(
 def refusing(
     request: pytest.FixtureRequest, worker: Database, superuser: Engine, broker: "Redis"
 ) -> Iterator[Callable[[Sequence[UUID]], None]]:
-    """Let Redis take no writes until the end of the test, and requests fall due in a second."""
+    """Yield a function that lets requests fall due in a second, and lets Redis refuse writes until the test ends."""
 
     def refuse(ids: Sequence[UUID]) -> None:
         worker.schedule.arm(CLOCK, [IndexEntry(str(one), "time_out", timedelta(seconds=1)) for one in ids])

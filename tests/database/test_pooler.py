@@ -1,4 +1,4 @@
-"""PgBouncer in transaction mode: what a process finds out before it serves, and that clients do not mix."""
+"""PgBouncer in transaction mode: what a process checks before it serves, and that clients stay separate."""
 
 import time
 from collections.abc import Iterator
@@ -48,7 +48,7 @@ def _engine(url: str, size: int = 1) -> Iterator[Engine]:
 
 
 def _check(url: str, server: ServerKind, direct: str | None = None) -> str:
-    """Return why a process must not serve; nothing where it may."""
+    """Return why a process must not serve, or an empty text if it may."""
     with _engine(url) as engine, _engine(direct or url) as own:
         try:
             startup_checks.check(engine, server, direct=own if direct else None)

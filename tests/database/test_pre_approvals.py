@@ -1,4 +1,4 @@
-"""Pre-approvals: what they open, when they don't, how often they do, and what ends with them."""
+"""Pre-approvals: what they open, when they do not, how often they can, and what ends with them."""
 
 import json
 from collections.abc import Callable
@@ -67,7 +67,7 @@ def propose(world: World, who: str = "tara", **changes: Any) -> UUID:
 
 
 def approve(world: World, which: UUID, *people: str) -> PreApprovalSummary:
-    """Let these approve it, and return it as it is then."""
+    """Let these people approve a pre-approval, and return its state afterwards."""
     for who in people:
         with world.db.transaction() as session:
             found = pre_approvals.approve(session, world.people[who], HERE, world.tenant.slug, which)
@@ -91,7 +91,7 @@ def status(world: World, which: UUID) -> PreApprovalStatus:
 
 
 def events(world: World, action: str) -> list[dict[str, Any]]:
-    """Return the bodies of the tenant's events of an action."""
+    """Return the bodies of the tenant's events with an action."""
     rows = read(world.db, "SELECT body FROM events WHERE action = :action ORDER BY id", action=action)
     return [json.loads(row.body) for row in rows]
 
@@ -299,7 +299,7 @@ def test_an_approval_dated_in_the_future_counts_from_that_time_on(world: World, 
     assert (before.state, world.fresh().state) == (State.PENDING, State.ACTIVE)
 
 
-def test_a_pre_approval_is_revoked_with_its_windows_despite_a_set_back_clock(
+def test_a_pre_approval_is_revoked_with_its_windows_even_if_the_clock_was_set_back(
     world: World, worker: Database, still: StoppedClock
 ) -> None:
     which = in_force(world)
@@ -311,7 +311,9 @@ def test_a_pre_approval_is_revoked_with_its_windows_despite_a_set_back_clock(
     check_log_of_one_window(world, worker)
 
 
-def test_extensions_end_with_their_pre_approval_despite_a_set_back_clock(world: World, still: StoppedClock) -> None:
+def test_extensions_end_with_their_pre_approval_even_if_the_clock_was_set_back(
+    world: World, still: StoppedClock
+) -> None:
     which = in_force(world)
     first = world.fresh()
     further = world.act("ann", Action.APPROVE, extended(world, first.id).id)
@@ -421,7 +423,7 @@ def test_the_end_of_a_pre_approval_writes_one_event(world: World, worker: Databa
 Call = Callable[[], object]
 
 
-def test_an_extension_with_an_uncommitted_approval_is_ended_with_its_pre_approval(
+def test_an_extension_whose_approval_was_uncommitted_is_ended_with_its_pre_approval(
     world: World, pool: ThreadPoolExecutor
 ) -> None:
     which = in_force(world)
@@ -436,7 +438,7 @@ def test_an_extension_with_an_uncommitted_approval_is_ended_with_its_pre_approva
 
 
 def held_until_its_end(world: World, pool: ThreadPoolExecutor, later: ShiftedClock, call: Call) -> Future[object]:
-    """Let a call wait for the row of a pre-approval until that has ended."""
+    """Let a call wait for the row lock of a pre-approval until the pre-approval has ended."""
     world.db.clock = later
     with as_caller(world.db, world.people["ann"]) as connection:
         connection.execute(text("SELECT FROM pre_approvals FOR UPDATE"))

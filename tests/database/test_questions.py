@@ -1,4 +1,4 @@
-"""Questions about a request on a real database: who asks and answers, and what is told."""
+"""Questions about a request, on a real database: who asks and answers, and who is notified."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -76,17 +76,17 @@ def listed(world: World, who: str, request_id: UUID) -> list[Exchange]:
 
 
 def clock_of(world: World, request_id: UUID) -> Any:
-    """Return the clock of a request as the row has it."""
+    """Return the deadline columns of a request's row."""
     (row,) = read(world.db, CLOCK, id=request_id)
     return row
 
 
 def told(world: World, request_id: UUID) -> list[tuple[str, str]]:
-    """Return who is told of questions and answers, by which template."""
+    """Return who is notified of questions and answers, with the template."""
     return [(row.template, row.name or row.url) for row in read(world.db, TOLD, id=request_id)]
 
 
-def test_questions_and_answers_are_events_but_no_moves(world: World) -> None:
+def test_questions_and_answers_are_events_but_not_moves(world: World) -> None:
     request = world.submit()
     before = clock_of(world, request.id)
 
@@ -261,7 +261,7 @@ def test_a_request_has_at_most_twenty_questions(world: World) -> None:
 
 
 @pytest.mark.far
-def test_a_question_notifies_the_engineer_and_an_answer_the_asker_and_both_notify_endpoints(
+def test_a_question_notifies_the_engineer_and_an_answer_notifies_the_asker_and_both_notify_endpoints(
     world: World, post: Postbag, worker: Database
 ) -> None:
     post.endpoint(world, "https://tenant.example/", tenant_id=world.tenant.id)
@@ -415,7 +415,7 @@ def test_the_database_refuses_changes_of_an_answer(world: World) -> None:
 
 @pytest.fixture
 def slow(api: Database) -> World:
-    """A world in which the clock stands while a question waits, and an hour is there to answer."""
+    """A world in which open questions pause the approval clock, and the approval window is an hour."""
     return World.make(api, Policy(vendor_review=False, questions_stop_clock=True, approval_window=HOUR))
 
 

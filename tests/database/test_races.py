@@ -1,4 +1,4 @@
-"""Several moves at one instant, with real threads and real commits: exactly one of them wins, each time."""
+"""Several moves at the same moment, with real threads and commits: exactly one wins, each time."""
 
 import threading
 import time
@@ -76,7 +76,7 @@ def world(api: Database) -> World:
 
 @pytest.fixture
 def hasty(worker: Database, later: ShiftedClock) -> Database:
-    """A worker for whom the time for an answer has run out, and a window not yet; for people neither has."""
+    """A worker whose clock is past the approval deadline but not a window's end; people's clocks are past neither."""
     later.shift = timedelta(minutes=45)
     worker.clock = later
     return worker

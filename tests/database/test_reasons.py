@@ -1,4 +1,4 @@
-"""A decision without a reason where the policy asks for one: refused, whoever decides and by whatever door."""
+"""A decision without a reason that the policy requires is refused, whoever decides and however."""
 
 import pytest
 

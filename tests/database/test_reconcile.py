@@ -1,4 +1,4 @@
-"""Repairing the schedule from Postgres: whatever Redis lost, one round makes both indexes true again."""
+"""Repairing the schedule from Postgres: whatever Redis lost, one round makes both indexes correct again."""
 
 import threading
 from collections.abc import Iterator
@@ -48,7 +48,7 @@ def soon(api: Database) -> World:
 
 
 def _some_of_each(world: World) -> list[UUID]:
-    """File requests that wait, are open and are closed."""
+    """Submit requests that become pending, open and closed."""
     requests = many(world, 6)
     for request in requests[:4]:
         world.act("ann", Action.APPROVE, request, access_window=40)

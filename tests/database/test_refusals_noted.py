@@ -1,4 +1,4 @@
-"""Refusals in the audit log: counted by the minute, one event each, and told where they belong."""
+"""Refusals in the audit log: counted per minute, one event each, in the log to which they belong."""
 
 from datetime import timedelta
 from typing import Any
@@ -24,7 +24,7 @@ def count(db: Database, times: int, **changes: Any) -> None:
 
 
 def settled(worker: Database, later: ShiftedClock) -> list[LoggedChange]:
-    """Return the events of refusals, once their minutes are over."""
+    """Return the events of refusals after their minutes are over."""
     worker.clock = later
     later.shift = timedelta(minutes=2, seconds=1)
     while refusals_log.record_finished_minutes(worker):

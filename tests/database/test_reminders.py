@@ -1,4 +1,4 @@
-"""The clock reminds, widens and warns while a request is open, once each, and never in the way of its end."""
+"""The timer reminds, escalates and warns while a request is open, once each, and never delays the request's end."""
 
 from collections import Counter
 from datetime import UTC, timedelta
@@ -40,7 +40,7 @@ LATER = "wake_at = wake_at + interval '1 second'"
 
 
 def told(world: World, request_id: UUID, template: str) -> Counter[str]:
-    """Return who was promised a notification with that template, by the name in the world, and how often."""
+    """Return for whom notifications with that template were queued, by name in the world, and how many."""
     names = {caller.person_id: name for name, caller in world.people.items()}
     query = "SELECT person_id FROM notifications WHERE request_id = :id AND template = :template"
     return Counter(names[row.person_id] for row in read(world.db, query, id=request_id, template=template))
@@ -52,14 +52,14 @@ def row_of(db: Database, request_id: UUID) -> Any:
 
 
 def reminders(db: Database, request_id: UUID) -> list[str]:
-    """Return what the clock did to a request as it stayed as it was; no such event has a number."""
+    """Return the timer's acts on a request that were not moves; their events have no number."""
     rows = read(db, REMINDERS, id=request_id)
     assert all(row.actor_role == "clock" for row in rows)
     return [row.action for row in rows]
 
 
 def tiered(world: World, **changes: Any) -> AccessRequest:
-    """Ask a tenant that has two tiers: abe, then ann."""
+    """Submit a request to a tenant with two tiers: abe, then ann."""
     groups = {"first": group(world, "abe"), "second": group(world, "ann"), "gone": group(world, "aude")}
     lay_down(world, **({"tiers": [["first"], ["second"]], "groups": groups} | changes))
     return world.submit()
@@ -366,7 +366,7 @@ def test_an_unreadable_policy_stops_only_the_reminders_of_its_own_tenant(
         "version = version + 1, warned = true",
     ],
 )
-def test_a_reminder_only_changes_the_timer_and_counters_of_a_request(
+def test_a_reminder_changes_only_the_timer_and_counters_of_a_request(
     world: World, superuser: Engine, change: str
 ) -> None:
     request = tiered(world)

@@ -1,4 +1,4 @@
-"""What a gate would have refused: kept in bounded rows, of which those that matter stay, and read by operators."""
+"""Calls that a gate would have refused: a limited number of rows keeps those that matter; operators read them."""
 
 from datetime import timedelta
 

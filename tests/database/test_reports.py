@@ -1,4 +1,4 @@
-"""The report on a window: promised as it closes, made from the audit log a minute later, and the customer's alone."""
+"""The report on a window: queued when it closes, made from the audit log a minute later, only for the customer."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -36,7 +36,7 @@ NO_USE = "No activity was reported while it was open."
 
 
 def promised(world: World, sender: Database, later: ShiftedClock, request_id: UUID, *, after: int = 61) -> set[str]:
-    """Return who is promised a report on that request so many seconds later; nobody twice."""
+    """Return for whom a report on that request is queued `after` seconds later; fail if anyone is twice."""
     promise(sender, later, after)
     names = {caller.person_id: name for name, caller in world.people.items()}
     told = [names[row.person_id] for row in read(world.db, WAITING) if row.request_id == request_id]
@@ -45,7 +45,7 @@ def promised(world: World, sender: Database, later: ShiftedClock, request_id: UU
 
 
 def promise(sender: Database, later: ShiftedClock, after: int) -> None:
-    """Let reports be promised that are due so many seconds later."""
+    """Queue the reports that are due `after` seconds later."""
     later.shift += timedelta(seconds=after)
     fan_out_all(as_sender(sender))
     for _ in due_reports.promise(sender, policy_store.wordings):
@@ -57,7 +57,7 @@ def opened(world: World, who: str = "ann") -> UUID:
 
 
 def use(world: World, request_id: UUID, *entries: tuple[str, str, int]) -> None:
-    """Let the system that guards the window report: of each a method, a resource, and how often."""
+    """Report activity in the window as the guarding system: for each entry a method, a resource, and a count."""
     ward = world.people.get("ward") or world.add(
         "ward", Role.SYSTEM, scopes={Scope.ACTIVITY_REPORT}, services={"exchange-online"}
     )
@@ -68,7 +68,7 @@ def use(world: World, request_id: UUID, *entries: tuple[str, str, int]) -> None:
 
 
 def reports(sender: Database, later: ShiftedClock, post: Postbag, *, after: int = 61) -> dict[str, OutgoingMail]:
-    """Deliver what is due so many seconds later; return the reports by the names of their readers."""
+    """Deliver what is due `after` seconds later; return the reports by the names of their readers."""
     promise(sender, later, after)
     post.deliver(sender, [row.id for row in read(sender, WAITING)])
     return {mail.to_name: mail for mail in post.mail.sent if mail.subject.startswith("Report")}
@@ -118,7 +118,7 @@ def test_a_request_that_was_never_opened_has_no_report(
 
 
 @pytest.mark.parametrize("mode", [Mode.OBSERVE, Mode.OFF])
-def test_a_vendor_opened_window_is_reported_to_the_customer_only(
+def test_a_vendor_opened_window_is_reported_only_to_the_customer(
     api: Database, sender: Database, later: ShiftedClock, mode: Mode
 ) -> None:
     world = World.make(api, Policy(), mode)

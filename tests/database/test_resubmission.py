@@ -1,4 +1,4 @@
-"""Asking again with one call: the same once more, after nobody answered, and one at a time."""
+"""Resubmitting a timed-out request with one call: the same request, and one resubmission at a time."""
 
 import json
 from datetime import timedelta
@@ -241,7 +241,7 @@ OTHER: dict[str, Any] = {"resources": ["mailbox:other@contoso.example"], "case_r
 
 @pytest.fixture
 def reviewed(api: Database) -> World:
-    """A world in which the vendor reviews what its engineers ask."""
+    """A world in which the vendor reviews the requests of its engineers."""
     return World.make(api, Policy())
 
 

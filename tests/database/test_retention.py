@@ -1,4 +1,4 @@
-"""Retention: what is old goes by a command of the owner's, what remains is proven as before, what was open stays."""
+"""Retention: the owner's command removes old events, the rest can still be proven, and open requests stay."""
 
 from base64 import b64decode
 from collections.abc import Iterator
@@ -50,7 +50,7 @@ def sealed(worker: Database) -> None:
 
 
 def denied(world: World, superuser: Engine, *, long_ago: bool = True) -> UUID:
-    """Leave a request that was denied, a hundred days ago or now."""
+    """Make a request that was denied a hundred days ago, or now."""
     request_id = world.act("ann", Action.DENY, world.fresh().id).id
     if long_ago:
         age(superuser, request_id)
@@ -58,12 +58,12 @@ def denied(world: World, superuser: Engine, *, long_ago: bool = True) -> UUID:
 
 
 def age(superuser: Engine, request_id: UUID) -> None:
-    """Make what happened to a request be a hundred days ago."""
+    """Date everything about a request a hundred days back."""
     as_long_ago(superuser, *AGE, id=request_id)
 
 
 def as_long_ago(superuser: Engine, *statements: str, **values: object) -> None:
-    """Shift what is there into the past, behind the back of every trigger."""
+    """Run SQL statements that shift rows into the past, with the triggers off."""
     with superuser.connect() as connection:
         connection.execute(text("SET session_replication_role = replica"))
         for statement in statements:
@@ -71,7 +71,7 @@ def as_long_ago(superuser: Engine, *statements: str, **values: object) -> None:
 
 
 def retain(urls: Urls, days: int = 30) -> list[RemovedRange]:
-    """Remove what is older than that, as the owner."""
+    """Remove what is older than `days`, as the owner."""
     return list(retention.retain(partial(as_owner, urls.owner), timedelta(days=days)))
 
 

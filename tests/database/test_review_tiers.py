@@ -1,4 +1,4 @@
-"""The review's tiers: the lowest is prompted, the next by the clock, never the requester, and anybody may endorse."""
+"""Review tiers: the lowest is prompted first, the next by the timer, never the requester; any manager may endorse."""
 
 from datetime import timedelta
 

@@ -1,4 +1,4 @@
-"""The three roles: what each may do to the tables, and rows that no role can write."""
+"""The database roles: what each may do to the tables, and rows that no role can write."""
 
 from collections.abc import Iterator
 
@@ -304,7 +304,7 @@ BROKEN_OTHERS = {
 
 @pytest.fixture
 def behind_triggers(urls: Urls) -> Iterator[Engine]:
-    """A superuser for whom no trigger fires: what refuses now is a constraint of the table."""
+    """A superuser's engine for which no trigger fires, so that only table constraints can refuse."""
     options = "-c session_replication_role=replica"
     engine = create_engine(urls.superuser, poolclass=NullPool, connect_args={"options": options})
     yield engine
@@ -318,7 +318,7 @@ def _refused(engine: Engine, statement: str) -> str:
 
 
 def _forbidden(db: Database, world: World, who: str, statement: str) -> None:
-    """Check that a login lacks the right to a statement: row-level security would refuse in other words."""
+    """Check that a role lacks the right to an SQL statement; row-level security would refuse in other words."""
     try:
         with as_caller(db, world.people[who], at=world.tenant.id) as connection:
             connection.execute(text(statement))

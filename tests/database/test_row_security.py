@@ -1,4 +1,4 @@
-"""Row-level security in raw SQL, as the servers' own logins: no context, no rows; how a context begins and ends."""
+"""Row-level security in raw SQL, as the servers' roles: no context, no rows; how a context begins and ends."""
 
 import hashlib
 from collections.abc import Iterator
@@ -77,7 +77,7 @@ def world(api: Database) -> World:
 
 @pytest.fixture
 def one_connection(urls: Urls) -> Iterator[Engine]:
-    """The API's login with a pool of one connection, so that each transaction follows the last on the same one."""
+    """The API's engine with one pooled connection, so that all transactions run on the same connection."""
     engine = make_engine(urls.api, role="one", pool_size=1, overflow=0)
     yield engine
     engine.dispose()
@@ -98,18 +98,18 @@ def _backend(connection: Connection) -> int:
 
 
 def _settings(connection: Connection) -> dict[str, str]:
-    """Return the context; a setting that this connection never had is as one that is over."""
+    """Return the context; a setting that this connection never had is read as empty, like an ended one."""
     query = text("SELECT coalesce(current_setting(:name, true), '')")
     return {name: connection.execute(query, {"name": name}).scalar_one() for name in NOBODYS}
 
 
 def _seen(db: Database, connection: Connection) -> set[str]:
-    """Return the tables of which this transaction sees a row."""
+    """Return the tables in which this transaction sees a row."""
     return {table.name for table in tables(db) if table.readable and table.keys(connection)}
 
 
 def _recognise(connection: Connection, kind: str, shown: str, hash_: bytes) -> Row[Any]:
-    """Show something that is good, and return as whom it was recognised."""
+    """Show a valid credential, and return the recognised identity."""
     return connection.execute(RECOGNISE, {"kind": kind, "shown": shown, "hash": hash_}).one()
 
 

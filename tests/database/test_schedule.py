@@ -1,4 +1,4 @@
-"""The sorted sets on a real Valkey and, where there is one, a real Redis: arm, claim, settle, and leases."""
+"""The sorted sets on a real Valkey and, if installed, a real Redis: scheduling, claims and leases."""
 
 import asyncio
 import time
@@ -67,7 +67,7 @@ def test_a_claim_returns_due_index_entries_by_kind(schedule: Schedule) -> None:
     assert schedule.claim(CLOCK).ids == {}
 
 
-def test_the_longest_due_index_entries_are_claimed_first_up_to_the_limit(schedule: Schedule) -> None:
+def test_the_index_entries_due_for_the_longest_time_are_claimed_first_up_to_the_limit(schedule: Schedule) -> None:
     ids = _ids(9)
     schedule.arm(CLOCK, [IndexEntry(one, "expire", LONG_AGO + timedelta(seconds=n)) for n, one in enumerate(ids)])
 
@@ -275,7 +275,7 @@ def _entry(kind: str = "expire", one: str = "") -> IndexEntry:
 
 
 def _followed(schedule: Schedule, *calls: Callable[[Schedule], None]) -> None:
-    """Make these calls in one turn of an event loop, and wait for what follows them."""
+    """Make these calls in one turn of an event loop, and wait until the scheduling that follows is done."""
 
     async def run() -> None:
         for call in calls:
@@ -409,7 +409,7 @@ SOON = timedelta(seconds=30)
 
 @pytest.fixture
 def away(away_url: str) -> Iterator[Schedule]:
-    """A schedule on a Redis that is away, in either manner."""
+    """A schedule on an unavailable Redis: it refuses connections, or never answers."""
     with closing(Schedule(away_url)) as opened:
         yield opened
 

@@ -1,4 +1,4 @@
-"""Events are queued to be sealed by the table itself, and the API's login writes none that contradicts its row."""
+"""The events table itself queues events for sealing; the API's role writes no event that contradicts its row."""
 
 import json
 from datetime import datetime
@@ -34,7 +34,7 @@ FACTS = {"action": "approve", "seq": 2, "to_state": "active", "actor_id": "someb
 
 
 def written_by_tara(world: World, columns: dict[str, Any], **changes: Any) -> UUID:
-    """Let the API's login write an event of Tara's by SQL of its own, with a body that says something else."""
+    """Write an event of Tara's by raw SQL as the API's database role, with a changed body."""
     own: dict[str, Any] = {
         "id": new_id(),
         "tenant_id": world.tenant.id,

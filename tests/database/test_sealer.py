@@ -1,4 +1,4 @@
-"""Sealing: each event has its place in a tree whose root is signed, whatever happens meanwhile."""
+"""Sealing: each event gets its place in a tree whose root is signed, whatever happens meanwhile."""
 
 import threading
 from datetime import timedelta
@@ -45,12 +45,12 @@ IN_ORDER = "SELECT event_id AS id FROM seals WHERE log_id = :log ORDER BY number
 
 
 def sealed(db: Database, folder: WitnessFolder | None = None) -> list[LatestCheckpoint]:
-    """Seal all there is, ship it if there is a folder, and return every note."""
+    """Seal all events, ship the checkpoints if there is a folder, and return every checkpoint."""
     return [one for noted in sealer.seal(db, SIGNER, folder) for one in noted]
 
 
 def leaves(db: Database, log: UUID) -> list[bytes]:
-    """Return the hashes of a log's events, from their very bytes."""
+    """Return the hashes of a log's events, computed from the stored bytes."""
     return [leaf_hash(bytes(row.body)) for row in read(unbound(db), LEAVES, log=log)]
 
 

@@ -1,4 +1,4 @@
-"""Records of sends: many in one transaction, a bad one alone, and a claim given back only by whoever holds it."""
+"""Send results: many in one transaction, a bad one alone; only the holder of a claim can release it."""
 
 import time
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ from tests.database.scenes import many, read, write
 
 
 def claim(db: Database, ids: Sequence[UUID]) -> list[ClaimResult]:
-    """Claim notifications, and say that all were sent but the last, which was given back."""
+    """Claim notifications; return results by which all were sent except the last, whose claim is released."""
     db = as_sender(db)
     with db.transaction() as session:
         claims, at, _, _ = queue.claim(session, ids, SendingPool(first_load=1000), [])
@@ -47,7 +47,7 @@ def claim(db: Database, ids: Sequence[UUID]) -> list[ClaimResult]:
 
 
 def write_down(ended: Sequence[ClaimResult]) -> None:
-    """Have these recorded, and wait for that."""
+    """Record these results, and wait until they are recorded."""
     recorder = ResultRecorder()
     recorder.record(ended)
     assert recorder.finish(10)

@@ -1,4 +1,4 @@
-"""No server holds up another: what finds no room is put off, not tried, not lost, and never sent twice."""
+"""No server delays another: a notification without a slot is postponed untried, not lost, and never sent twice."""
 
 import socket
 import time
@@ -46,7 +46,7 @@ TRIED = "SELECT coalesce(sum(attempts), 0) AS n FROM notifications"
 
 
 class PoolClock:
-    """The sending pool's clock: stands still until the test moves it."""
+    """The sending pool's clock, which stands still until the test moves it."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -62,7 +62,7 @@ def clock() -> PoolClock:
 
 @contextmanager
 def black_hole() -> Iterator[str]:
-    """The URL of an endpoint that takes connections and never says a word."""
+    """The URL of an endpoint that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0), backlog=512) as silent:
         yield f"http://127.0.0.1:{silent.getsockname()[1]}/"
 
@@ -91,7 +91,7 @@ def hooks(db: Database) -> list[UUID]:
 
 
 def shut(world: World, db: Database, post: Postbag, senders: Senders) -> UUID:
-    """Have the circuit breaker of a server opened by calls that nobody answers; return a further endpoint there."""
+    """Open the circuit breaker of a server by unanswered calls; return another endpoint on that server."""
     url = refused()
     for _ in range(MOST_SILENCES):
         post.endpoint(world, url, tenant_id=world.tenant.id)
@@ -176,7 +176,7 @@ def test_returning_a_notification_unsent_to_the_queue_does_not_count_as_an_attem
 
 @pytest.fixture
 def short(api: Database) -> World:
-    """A world where a prompt stops mattering after a minute."""
+    """A world in which a prompt expires after a minute."""
     return World.make(api, Policy(vendor_review=False, approval_window=60))
 
 

@@ -1,4 +1,4 @@
-"""How a move's mails ended is one event, or two where some are open after a minute; in each log its own people."""
+"""One event records how a move's mails ended, two if any is unsent after a minute; each log names its people."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Signed approvals: a window is open only as a key of the API's has signed it, whatever the database says."""
+"""Signed approvals: a window is open only as an approval key of the API has signed it, whatever the database says."""
 
 import hashlib
 import io
@@ -66,7 +66,7 @@ UPDATE requests SET state = 'active', version = version + 1, opened_at = now(), 
 
 
 def as_owner_of_all(superuser: Engine, *statements: str, **values: object) -> None:
-    """Write what the house never would, as the owner of the database with its triggers switched off."""
+    """Write what Lockbox never would, as the database owner with the triggers switched off."""
     with superuser.connect() as connection:
         connection.execute(text("SET session_replication_role = replica"))
         for one in statements:
@@ -289,13 +289,13 @@ def test_an_approval_key_file_is_private_and_never_overwritten(tmp_path: Path) -
 
 
 def keys_of(world: World, who: str = "tara") -> ApproverKeys:
-    """Return the keys as somebody exports them, through the file."""
+    """Return the keys that a person exports, read back from the file."""
     given = reads(world, who, audit_access.export_approver_keys, lambda: PARTY)
     return files.read(json.dumps(files.document(given)))
 
 
 def result_of(world: World, worker: Database, *given: ApproverKeys) -> VerificationResult:
-    """Return the result on a whole export of the tenant's log."""
+    """Verify a whole export of the tenant's log with these keys, and return the result."""
     sealed(worker)
     with world.db.transaction() as session:
         reading = audit_access.audit_reader(session, world.people["tara"], world.tenant.slug)

@@ -1,4 +1,4 @@
-"""Approvals that passkeys sign: demanded where the policy says so, and held against the rows at each check."""
+"""Approvals signed by passkeys: required if the policy says so, and compared with the rows at each access check."""
 
 import json
 from collections.abc import Callable
@@ -42,14 +42,14 @@ def demanding(api: Database) -> World:
 
 
 def event_of(world: World, request: AccessRequest) -> dict[str, Any]:
-    """Return what the event of a request's last move says."""
+    """Return the body of the event of a request's last move."""
     (row,) = read(world.db, "SELECT body FROM events WHERE request_id = :id ORDER BY seq DESC LIMIT 1", id=request.id)
     said: dict[str, Any] = json.loads(row.body)
     return said
 
 
 def past_all_triggers(superuser: Engine, statement: str, **values: object) -> None:
-    """Write as the owner of the database, with its triggers switched off."""
+    """Write as the database owner, with the triggers switched off."""
     with superuser.connect() as connection:
         connection.execute(text("SET session_replication_role = replica"))
         connection.execute(text(statement), values)

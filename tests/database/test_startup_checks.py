@@ -1,4 +1,4 @@
-"""What a server process finds out about its login and its schema before it serves."""
+"""What a server process checks about its database role and its schema before it serves."""
 
 import os
 import re
@@ -126,7 +126,7 @@ def test_a_server_refuses_to_start_as_a_superuser(urls: Urls, server: ServerKind
 
 @contextmanager
 def older(url: str) -> Iterator[str]:
-    """Give the address of a Postgres that calls itself 17."""
+    """Yield the URL of a Postgres that reports version 17."""
 
     def filters() -> tuple[Filter, Filter]:
         return bytes, lambda data: re.sub(rb"18(\d{4})", rb"17\1", data)
@@ -283,7 +283,7 @@ def test_an_api_with_the_workers_database_role_is_refused(urls: Urls) -> None:
 
 @pytest.fixture
 def another_worker(urls: Urls, superuser: Engine) -> Iterator[str]:
-    """The URL of a login that may do what the worker's may, as a member of it."""
+    """The URL of a role that has the worker role's rights as its member."""
     write(superuser, f"CREATE ROLE {LOGIN} LOGIN PASSWORD '{PASSWORD}' IN ROLE lockbox_worker")
     for name, value in BOUNDS.items():
         write(superuser, f"ALTER ROLE {LOGIN} SET {name} TO '{value}'")

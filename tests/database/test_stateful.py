@@ -1,4 +1,4 @@
-"""People, clock, messages, Redis, outbox, mail and log in any order: rows, index, access check and log agree."""
+"""People, timer, messages, Redis, outbox, mail and log act in any order: rows, index, access check and log agree."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -92,7 +92,7 @@ LET_IN = "INSERT INTO memberships (id, person_id, tenant_id, role) VALUES (uuidv
 
 
 class Life(PlayedPlant):
-    """A tenant and its people, and beside them the reference; the plant goes on by itself."""
+    """A tenant and its people, compared with the reference model; the system around them acts on its own."""
 
     requests = Bundle("requests")
 
@@ -121,7 +121,7 @@ class Life(PlayedPlant):
 
     @rule(target=requests, who=st.sampled_from(ENGINEERS), uses=USES, kept=st.lists(USES, min_size=3, max_size=3))
     def submit_and_approve(self, who: str, uses: int | None, kept: list[int | None]) -> UUID | None:
-        """Few requests get as far by steps that know nothing of each other."""
+        """Submit and approve at once: by independent steps, few requests get that far."""
         return self._opened(self._submit(who, 3600, uses), kept)
 
     def _opened(self, request: UUID | None, kept: Sequence[int | None] = (None, None, None)) -> UUID | None:
@@ -139,7 +139,7 @@ class Life(PlayedPlant):
     @precondition(lambda self: not any(one.is_found is False for one in self.laid_down.glass))
     @rule(target=requests, who=st.sampled_from(ENGINEERS), manager=st.sampled_from((*MANAGERS, None)))
     def submit_for_break_glass(self, who: str, manager: str | None) -> UUID | None:
-        """Ask for it, and have a manager open it at once or not."""
+        """Submit a break-glass request, and maybe have a manager open it at once."""
         request = self._submit(who, 60, None, break_glass=True)
         if request is not None and manager:
             self._act(request, manager, "break_glass", None, None)
@@ -159,7 +159,7 @@ class Life(PlayedPlant):
 
     @rule(target=requests, choice=CHOICES, is_approved=st.booleans())
     def extend(self, choice: Any, is_approved: bool) -> UUID | None:  # noqa: FBT001 - drawn by name
-        """Ask for more time for a window, one that there is or a new one, and have it approved or not."""
+        """Extend an existing or a new window, and maybe have the extension approved."""
         active = [one for one, known in self.known.items() if known.state == "active"]
         first = choice.choice(active) if active else self._opened(self._submit("erin", 3600, None))
         if first is None:
@@ -172,7 +172,7 @@ class Life(PlayedPlant):
 
     @rule()
     def close_the_case(self) -> None:
-        """Have the ticket system say that the case of all requests is closed."""
+        """Report as the ticket system that the case of all requests is closed."""
         with self.plant.api.transaction() as session:
             desk = self.world.people["desk"]
             closed_cases.close_case(session, desk, HERE, "helpdesk", "CASE-1", is_only=True)
@@ -181,7 +181,7 @@ class Life(PlayedPlant):
     @precondition(lambda self: self.laid_down.enforce and not self.laid_down.is_stopped)
     @rule(who=st.sampled_from(ENGINEERS))
     def stop_everything(self, who: str) -> None:
-        """End all that is open at once; break-glass that is asked for right after it is refused."""
+        """Make an emergency stop; break-glass that is requested right afterwards is refused."""
         self._called(emergency_stop.stop_all, "tara", self.world.tenant.slug)
         reference.stop(self.laid_down, self.known.values(), self.clock.at)
         assert self._submit(who, 60, None, break_glass=True) is None
@@ -195,7 +195,7 @@ class Life(PlayedPlant):
     @precondition(lambda self: self.laid_down.enforce)
     @rule(target=requests, most=st.integers(1, 3))
     def approve_beforehand_and_submit(self, most: int) -> UUID | None:
-        """Have whatever is submitted approved beforehand, by all approvers, and submit something."""
+        """Make a pre-approval, by all approvers, that covers every request, and submit a request."""
         if self.laid_down.beforehand is None or self.laid_down.beforehand.is_over:
             self._approve_beforehand(most)
         request = self._submit("erin", 60, None)
@@ -247,7 +247,7 @@ class Life(PlayedPlant):
 
     @rule(request=requests, action=st.sampled_from(ACTIONS), choice=CHOICES, uses=USES)
     def act_as_one_may(self, request: UUID | None, action: str, choice: Any, uses: int | None) -> None:
-        """Most acts of most people are refused; this one is by somebody who may."""
+        """Act as a person who may do so: most acts of random people are refused."""
         if request is not None:
             expected = self.known[request]
             likely = {"cancel": (expected.who,), "complete": (expected.who,), "approve": APPROVERS}
@@ -356,7 +356,7 @@ class Life(PlayedPlant):
                 assert (opened is not None) == any(reference.lets_in(known, self.clock.at) for known in beside), one
 
     def teardown(self) -> None:
-        """Let all that was left alone run: in the end every request is final."""
+        """Run everything that is still due: in the end every request is closed."""
         self.clock.at = max([self.clock.at, *(one.deadline for one in self.known.values())])
         for one in self.known:
             self._run([one])
@@ -387,13 +387,13 @@ class Life(PlayedPlant):
             return access_check.check(session, self.world.people["gate"], asked, call)
 
     def _let_in(self, request: UUID, times: int, *beside: Callable[[], object]) -> int:
-        """Ask as often at once, beside something else, and return how often the answer was yes."""
+        """Check access `times` times at once, concurrently with `beside`; return how often it was allowed."""
         asked = [partial(self._use, request, str(new_id())) for _ in range(times)]
         found = at_once(self.plant.pool, *asked, *beside)
         return sum(isinstance(one, RequestEntry) for one in found)
 
     def _usable(self) -> list[UUID]:
-        """Return the active requests whose end is not too near for a use to be told from none."""
+        """Return the active requests whose end is far enough away for a use to count for certain."""
         ends = max(datetime.now(UTC) + NEAR, self.clock.at)
         active = {one: known for one, known in self.known.items() if known.state == "active" and known.starts is None}
         return [one for one, known in active.items() if known.deadline > ends]

@@ -1,4 +1,4 @@
-"""Statistics: each request counts once, in its month and for its own tenant, and a bounded number is read."""
+"""Statistics: each request counts once, in its month and for its own tenant; the number of rows read is limited."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -47,7 +47,7 @@ def opened(world: World, who: str = "erin", **changes: Any) -> UUID:
 
 
 def lasting(world: World, root: Engine, answer: timedelta, length: timedelta, **changes: Any) -> UUID:
-    """Return a window that was answered so long after it was asked for, and completed so long after that."""
+    """Return a window that was approved `answer` after its submission, and completed `length` later."""
     request_id = opened(world, **changes)
     world.act("erin", Action.COMPLETE, request_id)
     window = length + timedelta(minutes=1)
@@ -143,7 +143,7 @@ def test_statistics_list_severities_and_levels_in_order_with_missing_values_last
     assert [(level.name, level.figures.approved) for level in found.levels] == [("read", 3), ("export", 1)]
 
 
-def test_statistics_count_a_window_opened_by_the_vendor_as_no_approval(api: Database) -> None:
+def test_statistics_do_not_count_a_window_opened_by_the_vendor_as_approved(api: Database) -> None:
     world = World.make(api, Policy(), Mode.OBSERVE)
     world.act("max", Action.ENDORSE, world.submit().id)
 

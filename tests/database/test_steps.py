@@ -1,4 +1,4 @@
-"""Stages with an order: later groups are neither prompted nor heard until the earlier ones have approved."""
+"""Stages with an order: later groups are not prompted and cannot approve until the earlier ones have approved."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -34,7 +34,7 @@ WHERE action = 'escalate' AND request_id = :id
 def ordered(
     world: World, first: tuple[str, ...] = ("abe",), then: tuple[str, ...] = ("ann",), **changes: Any
 ) -> None:
-    """Have the tenant ask a group first, and then another one."""
+    """Set a policy by which one group is asked first, and then another."""
     groups = {"first": group(world, *first), "then": group(world, *then)}
     stages = [{"group": "first"}, {"group": "then", "order": 2}]
     lay_down(world, **({"stages": stages, "groups": groups} | changes))
@@ -151,7 +151,7 @@ lacks = st.fixed_dictionaries({name: st.frozensets(st.sampled_from(ROLES), max_s
 
 
 class FourEyesStory:
-    """Some people who hold roles of both sides, which Postgres would refuse: only the house's own rules are left."""
+    """People with roles of both sides, which Postgres would refuse: only the rules in the code remain."""
 
     def __init__(self, world: World, quorum: int, lacking: dict[str, frozenset[Role]], *, review: bool) -> None:
         self.world = world
@@ -190,7 +190,7 @@ class FourEyesStory:
         )
 
     def take(self, step: tuple[object, ...]) -> None:
-        """Take one step; what the house refuses is as good as not done."""
+        """Take one step; ignore a refusal."""
         what, who, *more = step
         caller = self.world.people[str(who)]
         try:

@@ -1,4 +1,4 @@
-"""Each story that a request can have, told by its events: who, what, from where to where, and when a clock began."""
+"""Each course that a request can take, by its events: who, what, the states before and after, and any deadline."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -20,7 +20,7 @@ Told = tuple[int, str, str | None, str, str | None, str, bool]
 
 
 def _story(world: World, worker: Database, superuser: Engine) -> dict[str, list[Told]]:
-    """Play every move; return of each request what its events have to say, in order."""
+    """Play every move; return for each request the facts of its events, in order."""
     by: dict[str, list[Told]] = {}
     for name, steps in STORIES.items():
         request = world.submit()

@@ -1,4 +1,4 @@
-"""Members that nobody of ours put into an index hold up nothing and do not stay."""
+"""Foreign entries in an index delay nothing and are removed."""
 
 from datetime import UTC, datetime
 
@@ -11,7 +11,7 @@ LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
 STRANGERS = [b"expire:not-an-id", b"reconcile:%b" % str(new_id()).encode(), b"nokind", b"\xff\xfe"]
 
 
-def test_unknown_ids_in_an_index_are_dropped_and_known_ids_claimed(schedule: Schedule, redis: "Redis") -> None:
+def test_unknown_ids_in_an_index_are_dropped_and_known_ids_are_claimed(schedule: Schedule, redis: "Redis") -> None:
     known = str(new_id())
     schedule.arm(CLOCK, [IndexEntry(known, "expire", LONG_AGO)])
     redis.zadd(CLOCK.keys[0], dict.fromkeys(STRANGERS, 1))

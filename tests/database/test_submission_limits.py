@@ -1,4 +1,4 @@
-"""How much a person and a tenant can submit in a minute, and who is counted."""
+"""How many requests a person and a tenant can submit in a minute, and whose submissions count."""
 
 from dataclasses import replace
 from datetime import datetime, timedelta

@@ -1,4 +1,4 @@
-"""The tasks: what they return, and how they fail; also on connections that Postgres has ended."""
+"""The tasks: what they return, and how they fail, even on connections that Postgres has ended."""
 
 import pickle
 from collections.abc import Callable, Iterator
@@ -66,7 +66,7 @@ RunAs = Callable[[Database, Postbag | None], Runtime]
 
 @pytest.fixture
 def run_as(monkeypatch: pytest.MonkeyPatch) -> RunAs:
-    """Have the tasks of this process work with that database and these senders."""
+    """Return a function that sets the database and the senders of this process's tasks."""
 
     def use(database: Database, post: Postbag | None) -> Runtime:
         sealing = SealingSettings(SIGNER, None, timedelta(days=1))
@@ -79,7 +79,7 @@ def run_as(monkeypatch: pytest.MonkeyPatch) -> RunAs:
 
 @pytest.fixture
 def without_postgres(urls: Urls, run_as: RunAs) -> Iterator[None]:
-    """Have the tasks of this process work without a Postgres."""
+    """Let the tasks of this process run without a Postgres."""
     nowhere = make_url(urls.worker).set(port=own_port())
     database = Database(make_engine(nowhere.render_as_string(hide_password=False), role="away"), Schedule(urls.redis))
     run_as(database, Postbag())
@@ -182,7 +182,7 @@ def test_the_notify_task_postpones_notifications_for_which_the_sending_pool_has_
     assert counts["sent"] + counts["deferred"] == len(news) > 2 * FIRST_LOAD
 
 
-def test_the_notify_task_leaves_started_sends_leased_and_returns_all_other_notifications(
+def test_a_notify_task_at_its_time_limit_keeps_the_leases_of_started_sends_and_returns_all_others(
     world: World, sender: Database, run_as: RunAs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tasks, "SEND_SECONDS", 0.2)
@@ -323,7 +323,7 @@ def test_a_seal_run_that_is_cut_short_is_continued_by_the_next_run(
     world: World, worker: Database, run_as: RunAs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Passing:
-        """A clock on which each step takes a second."""
+        """A clock that advances a second at each reading."""
 
         now = 0.0
 

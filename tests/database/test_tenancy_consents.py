@@ -1,4 +1,4 @@
-"""Dated consent: what a tenant is said to be in while it lasts, and its end, told once whoever sees to it."""
+"""Temporary consent: the mode shown while it lasts, and its end, which is announced once, by whichever worker."""
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -38,7 +38,7 @@ def late(worker: Database, later: ShiftedClock) -> Database:
 
 
 def consents_to(world: World, until: datetime | None, mode: str = "observe", **terms: object) -> None:
-    """Let the tenant's admin lay down a policy with dated consent, or without it for None."""
+    """Let the tenant's admin set a policy with consent until a time, or without consent for None."""
     consent = {"mode": mode, "until": until} if until else None
     policy = Policy.model_validate({"vendor_review": False, "consent": consent} | terms)
     does(world, "tara", policies.change, policy)

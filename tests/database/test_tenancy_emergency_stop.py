@@ -1,4 +1,4 @@
-"""A tenant's admin switches the mode and shuts everything: in one call, by the rules of every move."""
+"""A tenant's admin switches the mode and stops all access: each in one call, by the rules of every move."""
 
 from datetime import timedelta
 

@@ -1,4 +1,4 @@
-"""Webhooks of a tenant and of the vendor: who keeps them, what each change takes, and what is told of it."""
+"""Webhooks of a tenant and of the vendor: who manages them, which sign-in each change needs, and who is notified."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -52,7 +52,7 @@ def acts(world: World, who: str | Caller, call: Callable[..., Any], *args: objec
 
 
 def added(world: World, reach: WebhookUrlPolicy, who: str = "tara", **changes: Any) -> WebhookWithSecret:
-    """Add a webhook, of the tenant where its admin does it."""
+    """Add a webhook: of the tenant if its admin adds it, else of the vendor."""
     slug = world.tenant.slug if who == "tara" else None
     shown: WebhookWithSecret = acts(
         world, who, webhooks.add, slug, WebhookInput(**({"url": URL} | changes)), reach=reach

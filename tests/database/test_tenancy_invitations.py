@@ -1,4 +1,4 @@
-"""Invitations to a tenant: given, withdrawn, accepted once by who has the mail, and refused codes."""
+"""Invitations to a tenant: made, withdrawn, accepted once by the recipient of the mail; and refused codes."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -144,7 +144,7 @@ def test_a_member_who_accepts_an_invitation_keeps_existing_roles(world: World, w
 
 
 def _offered(session: UnitOfWork, world: World, whom: Caller) -> Invitation:
-    """Offer a place to a member, as could be when two invitations crossed."""
+    """Invite a person who is already a member, as when two invitations cross."""
     at = read(world.db, "SELECT clock_timestamp() AS at")[0].at
     invitation = Invitation(
         id=new_id(),
@@ -249,7 +249,7 @@ def counts(world: World) -> dict[str, int]:
 
 
 def refused(world: World, invitation: Invitation, code: str, db: Database | None = None) -> LockboxError:
-    """Accept, be refused without a trace, and return how."""
+    """Check that accepting is refused and changes nothing; return the refusal."""
     before = counts(world)
     with pytest.raises(LockboxError) as refusal, (db or world.db).transaction() as session:
         invitations.accept(session, invitation.id, code)

@@ -1,4 +1,4 @@
-"""What all admins and approvers are mailed when something changes at their tenant: who did what, as a diff."""
+"""The mails to all admins and approvers about a change at their tenant: who changed what, as a diff."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -20,7 +20,7 @@ PLANS = {"standard": Plan(), "gold": Plan()}
 
 
 def everything(world: World) -> None:
-    """Change everything at the world's tenant that can be changed."""
+    """Make every kind of change at the world's tenant."""
     aude, abe = id_of(world, "aude"), id_of(world, "abe")
     does(world, "olga", tenants.suspend)
     does(world, "olga", tenants.resume)
@@ -71,7 +71,7 @@ def test_approvers_are_mailed_every_tenant_change_with_old_and_new_values(
         assert all(word in said[subject] for word in words), said[subject]
 
 
-def test_mails_about_loosened_protection_link_to_the_unapproved_access_page(
+def test_mails_about_loosened_protection_have_a_link_to_the_unapproved_access_page(
     world: World, worker: Database, post: Postbag
 ) -> None:
     everything(world)

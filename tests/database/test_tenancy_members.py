@@ -1,4 +1,4 @@
-"""Members of a tenant: its admins alone say who they are, and what they say holds at once."""
+"""Members of a tenant: only its admins decide who they are, and changes take effect at once."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -155,7 +155,7 @@ def test_a_person_whose_invitation_ended_may_be_invited_again(world: World, work
     assert again.id != invited.id
 
 
-def test_a_person_who_is_no_member_is_not_found(world: World, api: Database) -> None:
+def test_a_person_who_is_not_a_member_is_not_found(world: World, api: Database) -> None:
     elsewhere = World.make(api)
 
     for person_id in (new_id(), id_of(elsewhere, "ann"), id_of(world, "erin")):
@@ -302,7 +302,7 @@ NINA: dict[str, Any] = {"name": "Nina", "address": "nina@fabrikam.example", "rol
 
 
 def trapped(world: World, worker: Database) -> None:
-    """Let an operator add a tenant, and Fay accept to be its admin."""
+    """Let an operator add a tenant, and Fay accept the invitation to be its admin."""
     manages(world, "olga", tenants.add, FOUNDING, {"standard": Plan()})
     (row,) = read(world.db, "SELECT i.id FROM invitations i JOIN tenants t ON t.id = i.tenant_id")
     accepts(world, "fay", row.id, code_of(worker, row.id))

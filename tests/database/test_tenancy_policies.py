@@ -1,4 +1,4 @@
-"""A tenant's policy: its admins replace it whole, by versions, and never by one under which nobody could approve."""
+"""A tenant's policy: its admins replace all of it by a new version, under which someone must be able to approve."""
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -47,7 +47,7 @@ def change(world: World, policy: Policy, who: str = "tara", seen: int | None = N
 
 
 def of_groups(world: World, stage: ApprovalStage | None = None, **groups: Any) -> Policy:
-    """Return a policy with groups of people of the world, by name, and perhaps a stage."""
+    """Return a policy with these groups of the world's people, and with the stage if there is one."""
     members_ = {name: tuple(id_of(world, person) for person in people) for name, people in groups.items()}
     return Policy(groups=members_, stages=(stage,) if stage else ())
 
@@ -239,13 +239,13 @@ def test_the_database_refuses_policies_written_by_the_vendor(world: World) -> No
 
 
 def acts(world: World, caller: Caller, action: Action, request: AccessRequest) -> State:
-    """Let somebody act as the caller that they are; return the state after that."""
+    """Let a caller act; return the request's state afterwards."""
     with world.db.transaction() as session:
         return decide.act(session, caller, HERE, request.id, DecisionInput(action, "No")).state
 
 
 def reviewed(api: Database, mode: Mode = Mode.ENFORCE, **terms: Any) -> World:
-    """Make a world whose tenant's requests a manager of the vendor reviews."""
+    """Make a world in which a manager of the vendor reviews the tenant's requests."""
     return World.make(api, Policy.model_validate(terms), mode)
 
 

@@ -1,4 +1,4 @@
-"""Recovery: the vendor proposes an admin and can do no more; the tenant has 72 hours to stop it."""
+"""Recovery: the vendor can only propose an admin; the tenant has 72 hours to object."""
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""What ends with somebody who leaves, or who loses the role that it rested on: in the same transaction, and told."""
+"""What ends when a person leaves or loses the needed role: in the same transaction, and people are notified."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor

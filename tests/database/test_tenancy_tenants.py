@@ -1,4 +1,4 @@
-"""Tenants: added by operators, then their own; suspended and priced by the vendor, shut by themselves."""
+"""Tenants: operators add them, suspend them and set their plan; afterwards only their own admins control them."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace

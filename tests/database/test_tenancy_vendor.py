@@ -1,4 +1,4 @@
-"""The vendor's people: operators say who they are, never for themselves, and approve nothing."""
+"""The vendor's people: operators set their roles, but never their own, and approve nothing."""
 
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any

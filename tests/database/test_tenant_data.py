@@ -1,4 +1,4 @@
-"""A tenant's data: how long its log is kept, legal holds that stop all of it, and asking to leave."""
+"""A tenant's data: how long the log is kept, legal holds that stop all deletion, and asking to leave."""
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -42,7 +42,7 @@ def kept(world: World, who: str = "tara", most: int | None = None) -> TenantData
 
 
 def retained(urls: Urls, most: int | None = None) -> list[RemovedRange]:
-    """Run the owner's command, with what the installation keeps at most, in days."""
+    """Run the owner's retention command; `most` is the installation's limit in days."""
     return list(retention.retain(partial(as_owner, urls.owner), timedelta(days=most) if most else None))
 
 
@@ -104,7 +104,7 @@ def test_a_legal_hold_of_either_side_stops_retention_and_erasure_until_released(
     assert [one.log_id for one in retained(urls, most=30)] == [world.tenant.id]
 
 
-def test_a_legal_hold_is_released_despite_a_set_back_clock(world: World, still: StoppedClock) -> None:
+def test_a_legal_hold_is_released_even_if_the_clock_was_set_back(world: World, still: StoppedClock) -> None:
     does(world, "tara", legal_holds.hold, WHY)
     still.at -= timedelta(milliseconds=1)
 
@@ -117,7 +117,7 @@ def test_a_legal_hold_is_released_despite_a_set_back_clock(world: World, still: 
 def test_a_legal_hold_stops_an_off_boarding_in_progress(
     world: World, worker: Database, urls: Urls, superuser: Engine
 ) -> None:
-    """The database itself refuses, whatever the command does."""
+    """The database itself refuses the erasure, whatever the command does."""
     request = denied(world, superuser)
     sealed(worker)
     does(world, "tara", legal_holds.hold, WHY)
@@ -274,7 +274,7 @@ def test_a_legal_hold_protects_vendor_log_events_of_requests_the_customer_never_
 def test_a_legal_hold_waits_for_a_running_erasure(
     world: World, urls: Urls, superuser: Engine, pool: ThreadPoolExecutor
 ) -> None:
-    """Nothing is erased any more once whoever sets it has an answer."""
+    """After the person who sets the hold gets an answer, nothing more is erased."""
     request = denied(world, superuser)
 
     with as_owner(urls.owner) as session:

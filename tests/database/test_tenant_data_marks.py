@@ -1,4 +1,4 @@
-"""What becomes of a tenant's data counts by the mark of the API's key: who has its login alone forges none."""
+"""Rows about a tenant's data need a MAC of the API's key: the API's database role alone cannot forge them."""
 
 from uuid import uuid4
 
@@ -44,7 +44,7 @@ OLD_MARKS = (
 
 
 def forge(world: World, statement: str, action: str = "", mac: bytes | None = None) -> None:
-    """Write a row as the API's login in the admin's name, beside the event that says so, without a key."""
+    """Write a row as the API's database role in the admin's name, with its event but without a key."""
     caller = world.people["tara"]
     with world.db.transaction() as session:
         tenant = permissions.known(session, caller, world.tenant.slug)
@@ -57,7 +57,7 @@ def forge(world: World, statement: str, action: str = "", mac: bytes | None = No
 
 
 def doubted(world: World) -> list[str]:
-    """Return the kinds of rows of the tenant that the scan of marks finds."""
+    """Return the kinds of the tenant's rows in which the scan finds no valid MAC."""
     with world.db.transaction() as session:
         return [one.kind for one in OF_TENANTS.unverified(session, [world.tenant.id])]
 

@@ -1,4 +1,4 @@
-"""Row-level security in raw SQL, in somebody's context: who reaches which tenant, which requests, and whose keys."""
+"""Row-level security in raw SQL, in a person's context: who reaches which tenants, requests and credentials."""
 
 import re
 from concurrent.futures import ThreadPoolExecutor
@@ -119,7 +119,7 @@ def world(api: Database) -> World:
 
 
 def _newcomer(world: World, who: str) -> Caller:
-    """Add somebody of another tenant, or an engineer who has asked for nothing yet."""
+    """Add a person of another tenant, or an engineer without requests."""
     if who == "ned":
         return world.add(who, Role.ENGINEER)
     elsewhere = World.make(world.db)
@@ -130,7 +130,7 @@ Keys = set[tuple[object, ...]]
 
 
 def _keys(db: Database, caller: Caller, at: UUID | None = None) -> dict[str, Keys]:
-    """Return the keys of all rows that somebody sees, by table."""
+    """Return the keys of all rows that the caller sees, by table."""
     readable = [table for table in tables(db) if table.readable]
     with as_caller(db, caller, at=at) as connection:
         return {table.name: table.keys(connection) for table in readable}

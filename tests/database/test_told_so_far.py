@@ -1,4 +1,4 @@
-"""How far the logs were told of what concerns all: no login of the core worker says more than is in the logs."""
+"""How far announcements to all logs have got: the core worker's role cannot record more than the logs contain."""
 
 import hashlib
 from collections.abc import Callable
@@ -33,7 +33,7 @@ ANNOUNCE = {
 
 @pytest.fixture(name="news")
 def _news(world: World, superuser: Engine) -> World:
-    """A world whose tenant has been there for long, with something of each kind that no log was told of."""
+    """A world with an old tenant, and with something of each kind that is not yet announced in any log."""
     write_unchecked(superuser, BACK)
     manages(world, "olga", exclusions.state, "A text")
     starts(world.db, A)
@@ -76,7 +76,7 @@ def said(news: World, session: UnitOfWork, **changes: Any) -> AuditEvent:
 
 
 def tells(news: World, worker: Database, tell: Callable[[UnitOfWork, AuditEvent], None], **changes: Any) -> None:
-    """Write an event of the exclusions, and that everybody was told of them."""
+    """Write an event about exclusions, and record that they were announced to everyone."""
     with worker.transaction() as session:
         tell(session, said(news, session, **changes))
         session.execute(text(FORWARD.format("exclusions")), {"to": EVERYBODY})

@@ -1,4 +1,4 @@
-"""What caused an event stands in its notifications: in their logs, and in one trace with their webhook calls."""
+"""Notifications carry the ids of the call that caused their event: in logs, and in one trace with webhook calls."""
 
 from collections.abc import Iterator
 from uuid import UUID
@@ -34,7 +34,7 @@ def receiver() -> Iterator[WebhookReceiver]:
 
 @pytest.fixture
 def post(world: World, receiver: WebhookReceiver) -> Postbag:
-    """Mails in memory, and a webhook that is really called."""
+    """Mails stay in memory; the webhook is really called."""
     post = Postbag(calling=HttpWebhooks(allow_http=True))
     post.endpoint(world, receiver.url, tenant_id=world.tenant.id)
     return post

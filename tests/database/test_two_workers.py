@@ -1,4 +1,4 @@
-"""Two workers with a login each: what either is not to do, tried through that login."""
+"""Two workers, each with its database role: what each must not do, tried as that role."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -158,7 +158,7 @@ VALUES (:id, :tenant_id, :request_id, :at, :action, 'clock', :body)
 
 
 def reminder(world: World, action: str = "remind") -> tuple[dict[str, Value], dict[str, Value]]:
-    """Return the columns of a reminder's event, or of another one, and a body that says the same."""
+    """Return the columns of a reminder's event, or of another action, and a matching body."""
     request = world.submit()
     columns: dict[str, Value] = {"id": new_id(), "tenant_id": world.tenant.id, "request_id": request.id}
     columns |= {"at": request.created_at, "action": action}

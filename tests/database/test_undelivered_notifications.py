@@ -1,4 +1,4 @@
-"""A time-out records how many were reached; where nobody was, event, mail and operators say so."""
+"""A time-out records how many people were reached; if none, the event and mails say so, also to operators."""
 
 import json
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ def facts(db: Database, request_id: UUID) -> dict[str, Any]:
 
 
 def reached(db: Database, request_id: UUID) -> tuple[int, int, bool]:
-    """Return how many were asked and reached by the event of a time-out, and whether it says that nobody was."""
+    """Return from a time-out's event how many were asked and reached, and if it says that no one was reached."""
     said = facts(db, request_id)
     return said["asked"], said["reached"], said.get("nobody_notified", False)
 
@@ -43,7 +43,7 @@ def mails_to(post: Postbag, db: Database, world: World, name: str) -> Sequence[O
 
 
 def refuse(post: Postbag, db: Database, world: World, *names: str) -> None:
-    """Let the mails of these people come back for good."""
+    """Let mails to these people fail permanently."""
     for name in names:
         post.mail.refused[address(db, world, name)] = SendFailed("no such mailbox", permanent=True, kind="status")
 
@@ -90,7 +90,7 @@ def test_the_requester_and_operators_are_notified_if_no_approver_could_be_reache
     assert_audit_logs_are_whole(sender)
 
 
-def test_a_prompt_that_was_sent_later_does_not_mention_unreached_people(
+def test_a_prompt_says_of_each_earlier_time_out_whether_anyone_could_be_notified(
     world: World, sender: Database, later: ShiftedClock, post: Postbag
 ) -> None:
     untold, told = world.submit(), world.submit()
@@ -108,7 +108,7 @@ def test_a_prompt_that_was_sent_later_does_not_mention_unreached_people(
     assert prompt.text.index("Erin: timed out") < prompt.text.index("Erin: nobody could be notified")
 
 
-def test_prompts_sent_through_an_unavailable_mail_server_count_as_unreached(
+def test_people_whose_prompts_are_still_unsent_at_the_time_out_count_as_unreached(
     world: World, sender: Database, later: ShiftedClock
 ) -> None:
     request = world.submit()
@@ -149,7 +149,7 @@ def test_a_time_out_counts_the_prompted_managers_in_review_and_the_approvers_aft
     assert reached(sender, endorsed.id) == (3, 0, True)
 
 
-def test_an_expired_window_does_not_state_how_many_people_prompts_reached(
+def test_the_event_of_an_expired_window_does_not_state_how_many_people_were_reached(
     world: World, sender: Database, later: ShiftedClock
 ) -> None:
     request = world.submit()

@@ -1,4 +1,4 @@
-"""One transaction: it commits, then arms what it promised; a Redis that is away costs a moment, never the commit."""
+"""One transaction: it commits, then schedules its entries; an unavailable Redis costs a moment, never the commit."""
 
 import socket
 import time
@@ -60,7 +60,7 @@ def test_a_move_changes_the_single_index_entry_of_its_request(world: World) -> N
 
 
 def test_a_transaction_on_a_second_connection_pool_uses_the_keyring_of_the_process(world: World) -> None:
-    """Access checks and closing moves go by them, and know nobody without the keys that the others have."""
+    """Access checks and closing moves use the second pool; without the shared keys they would recognise no one."""
     ring = Keyring([b"r" * 32])
     db = Database(world.db.engine, world.db.schedule, keys=ProcessKeys(ring))
 

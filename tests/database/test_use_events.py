@@ -1,4 +1,4 @@
-"""The first and the last use of a window as events: each once, whoever writes them and whatever ends the window."""
+"""The first and last use of a window are events: each once, whichever process writes it, however the window ends."""
 
 from concurrent.futures import ThreadPoolExecutor
 from uuid import UUID
@@ -46,7 +46,7 @@ def opened(world: World) -> UUID:
 
 
 def used(world: World, request_id: UUID, times: int = 1, refused: int = 0) -> None:
-    """Let the gate count uses of a window, and refused calls, and write them."""
+    """Let the gate count and write uses of a window and refused calls."""
     counts = CallCounts()
     question = AccessCheck(world.tenant.slug, SERVICE, MAILBOX, "read", world.people["erin"].person_id)
     call = CountedCall(world.people["nginx"].person_id, SERVICE, question)
@@ -58,7 +58,7 @@ def used(world: World, request_id: UUID, times: int = 1, refused: int = 0) -> No
 
 
 def recorded(worker: Database) -> int:
-    """Write the events that are due; return how many."""
+    """Write the use events that are due; return how many."""
     return sum(call_counts.record_uses(worker))
 
 

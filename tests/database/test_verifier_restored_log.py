@@ -1,4 +1,4 @@
-"""What the verifier says of the export of a real log that began anew after a back-up was restored."""
+"""What the verifier says about the export of a real log that began again after a back-up was restored."""
 
 from lockbox.audit.verifier.export_format import FindingKind
 from lockbox.audit.verifier.verify import CANNOT_TELL, GOOD, VerificationResult, verify

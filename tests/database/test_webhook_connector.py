@@ -1,4 +1,4 @@
-"""A vendor's own system is told to open and to close, by signed calls, and is asked whether it is closed."""
+"""Signed calls tell a vendor's own system to open and close access; its answer says whether access is closed."""
 
 import json
 import subprocess
@@ -64,7 +64,7 @@ OF_CLOSE = (*(f"{point}{nth}" for point in OF_OPEN[:2] for nth in ("", ":2")), *
 
 
 class VendorSystem:
-    """Opens and closes as it is told, by rightly signed calls alone, and never opens again what it has closed."""
+    """Opens and closes connections only by correctly signed calls, and never reopens one that it has closed."""
 
     def __init__(self, receiver: WebhookReceiver) -> None:
         self.receiver = receiver
@@ -112,7 +112,7 @@ def driver(connectors: Database, world: World, vendor: VendorSystem, tmp_path: P
 
 
 def catalogue_of(tenant: str) -> Catalogue:
-    """Return the usual catalogue, where a service has a connector that calls the vendor's system."""
+    """Return the usual catalogue, with one service whose connector calls the vendor's system."""
     connector = ServiceConnector(kind="webhook", target="vendor", tenant=tenant)
     services = dict(SETTINGS.catalogue.services)
     services["exchange-online"] = Service(title="Mail", connector=connector)
@@ -206,7 +206,7 @@ def test_a_refused_connector_call_opens_no_connection_and_is_repeated(
 
 
 def _mailed(world: World, post: Postbag, db: Database) -> dict[str, set[str]]:
-    """Deliver what is open; return who of the mails about the target got which template."""
+    """Deliver what is open; return for each template of a mail about the target who got it."""
     rows = read(db, "SELECT id, person_id, template FROM notifications WHERE closed_at IS NULL")
     names = {caller.person_id: name for name, caller in world.people.items()}
     post.deliver(db, [row.id for row in rows])
@@ -270,7 +270,7 @@ def test_a_failing_close_is_mailed_once_and_the_later_success_is_mailed_once(
 
 
 @pytest.mark.far
-def test_if_opening_a_window_fails_the_engineer_is_mailed_too(
+def test_the_engineer_is_also_mailed_if_opening_a_window_fails(
     world: World, driver: ConnectionDriver, vendor: VendorSystem, superuser: Engine
 ) -> None:
     post = Postbag()
@@ -310,7 +310,7 @@ Die = Callable[[str], None]
 
 @pytest.fixture
 def die(urls: Urls, api: Database, connectors: Database, world: World, tmp_path: Path) -> Die:
-    """Return a way to have another process drive the connections until it dies, and have its lease be over."""
+    """Return a function: another process drives the connections until it dies at a failpoint, and its lease ends."""
     approvals = ApprovalKeys([Ed25519PrivateKey.generate()])
     api.keys = connectors.keys = ProcessKeys(approvals)
 

@@ -1,4 +1,4 @@
-"""Webhooks are called with every event of a request: each once under one id, whatever has happened since."""
+"""Webhooks are called for every event of a request: once, under one id, whatever has happened since."""
 
 import json
 from collections import Counter
@@ -38,7 +38,7 @@ def both(world: World, post: Postbag) -> None:
 
 
 def types(post: Postbag, url: str) -> Sequence[str]:
-    """Return the types of the calls to an endpoint, in the order of the events."""
+    """Return the event types of the calls to an endpoint, in the order of the events."""
     bodies = [json.loads(hook.body) for hook in post.hooks.sent if hook.url == url]
     return [body["type"].removeprefix("request.") for body in sorted(bodies, key=lambda body: str(body["timestamp"]))]
 

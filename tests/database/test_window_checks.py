@@ -1,4 +1,4 @@
-"""What the gate answers from memory, what it asks Postgres, and that it says no where neither can tell."""
+"""What the gate answers from memory, what it asks Postgres, and that it refuses if neither can tell."""
 
 import asyncio
 import time
@@ -34,7 +34,7 @@ WHERE application_name = 'lockbox-gate-reader' AND datname = current_database()
 
 
 class CountedCalls:
-    """Runs what is asked of Postgres as the API does, counts it, and fails or waits when a test says so."""
+    """Runs queries to Postgres as the API does, counts them, and fails or waits when the test says so."""
 
     def __init__(self, db: Database) -> None:
         self.groups = CallGroups(db, places_alone=2, in_one_round=True)
@@ -59,7 +59,7 @@ class CountedCalls:
 
 
 class Checked:
-    """The checks of a gate in a world, with the memory behind them."""
+    """A gate's window checks in a world, with the memory that they use."""
 
     def __init__(self, world: World, *, compare_every: int = 1_000_000) -> None:
         self.world = world
@@ -86,7 +86,7 @@ class Checked:
         return self.run(self._at_once(resources))
 
     def run(self, asked: Coroutine[Any, Any, Answer]) -> Answer:
-        """Run it on an event loop of its own, and close what the schedule has opened there."""
+        """Run the checks on a new event loop, and close what the schedule has opened there."""
         self.checks = WindowChecks(self.memory, self.reader, self.calls, compare_every=self.compare_every)
 
         async def ended() -> Answer:

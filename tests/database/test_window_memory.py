@@ -1,4 +1,4 @@
-"""The gate's memory of open windows: what it takes in, when it lets go, and when it says nothing."""
+"""The gate's memory of open windows: what it reads in, when it drops a window, and when it is not used."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -34,7 +34,7 @@ from tests.passkey_approvals import DEMANDED, approve, enrol
 
 
 class Watched:
-    """A memory whose clock goes on when a test says so, and its reader, which reads when the test says so."""
+    """A memory and its reader; the clock moves, and the reader reads, only when the test says so."""
 
     def __init__(self, db: Database) -> None:
         self.later = BOOT_CLOCK()
@@ -60,7 +60,7 @@ class Watched:
 
 @pytest.fixture
 def watched(api: Database, world: World) -> Watched:
-    """A memory of a world in which nothing is open."""
+    """The memory of a world in which nothing is open."""
     assert world.db is api
     return Watched(api)
 
@@ -297,7 +297,7 @@ def test_a_change_message_makes_the_gate_verify_a_window_and_drop_it_only_if_inv
 
 @pytest.fixture
 def idle(api: Database, world: World) -> Iterator[MemoryReader]:
-    """A reader whose next read is due in an hour; it has read once, and erin's window is in its memory."""
+    """A reader whose next read is due in an hour; it has read once, and its memory holds erin's window."""
     opened(world)
     reader = MemoryReader(api, WindowMemory(), every=3600)
     reader.start()

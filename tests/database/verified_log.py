@@ -1,4 +1,4 @@
-"""Check a tenant's audit log as an auditor does: export it, and have two verifiers that share no code read it."""
+"""Check a tenant's audit log as an auditor does: export it, and verify it with two verifiers that share no code."""
 
 from harness.people import World
 from lockbox.admin import audit_access
@@ -12,7 +12,7 @@ from tests.verification_results import verified
 
 
 def check_log_of_one_window(world: World, worker: Database) -> None:
-    """Fail unless both verifiers find the log good and as long as the other, with one window's approval in it."""
+    """Fail unless both verifiers accept the log, and it contains the verified approval of one window."""
     sealed(worker)
     with world.db.transaction() as session:
         reading = audit_access.audit_reader(session, world.people["tara"], world.tenant.slug)

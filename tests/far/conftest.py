@@ -1,4 +1,4 @@
-"""What the far tests found is shown at the end of a run, also where all is well."""
+"""Show what the far tests found at the end of a run, even if all is well."""
 
 import pytest
 

@@ -20,22 +20,22 @@ CALLS = re.compile(r" generated, |^Seed: |^Let in |^=.* in [0-9.]+s")
 
 @dataclass(frozen=True)
 class Run:
-    """What a run of Schemathesis ended with and what it printed."""
+    """The exit code and the output of a Schemathesis run."""
 
     code: int
     printed: str
 
     @property
     def summary(self) -> str:
-        """How many calls were made, who was let in, and the seed."""
+        """The number of calls, the roles that were let in, and the seed."""
         lines = self.printed.splitlines()
         return "; ".join(line.strip(" =") for line in lines if CALLS.search(line))
 
 
 def run(api_url: str, tokens: Mapping[str, str], printed: Path, *more: str) -> Run:
-    """Call every operation of the API's own OpenAPI document, as each role by its token; an empty one is not sent.
+    """Call every operation of the API's OpenAPI document as each role, with its token; an empty token is not sent.
 
-    What is printed goes into a file as it comes.
+    The output goes into a file while the run continues.
     """
     options = ["--checks", "all", "--phases", "examples,coverage,fuzzing,stateful", "--continue-on-failure"]
     bounds = ["--max-examples", EXAMPLES, "--seed", SEED, "--workers", "1", "--request-timeout", "60"]

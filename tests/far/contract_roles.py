@@ -1,8 +1,8 @@
-"""Sends what Schemathesis has made up as each role, and checks each answer: Schemathesis loads this.
+"""Sends the cases that Schemathesis generates as each role, and checks each answer: Schemathesis loads this.
 
-To make a case up takes far longer than to send it. What is valid is sent first by a role that the operation lets in:
-cases of the examples, of fuzzing and of links by all others too, each bound of the schema by one other in turn. What
-is invalid is refused before a role matters: its cases are spread over the roles.
+Generating a case takes far longer than sending it. A role that the operation lets in sends each valid case first.
+Then all other roles send the cases of examples, fuzzing and links; each bound of the schema is sent by one other role
+in turn. Invalid input is refused before a role matters, so its cases are spread over the roles.
 """
 
 import json
@@ -40,7 +40,7 @@ LET_IN: dict[str, set[str]] = {role: set() for role in TOKENS}
 
 
 def role_of(response: Any) -> str | None:
-    """Return as which role a call was made; None where its token is none of ours."""
+    """Return the role whose token a call had, or None for any other token."""
     token = response.request.headers.get(AUTHORIZATION, "").removeprefix("Bearer ")
     return next((role for role in TOKENS if TOKENS[role] == token), None)
 
@@ -60,7 +60,7 @@ def able(label: str) -> str:
 
 @schemathesis.auth(refresh_interval=None)
 class FirstSender:
-    """The token with which a case is sent first."""
+    """Chooses the token with which a case is sent first."""
 
     def get(self, case: Any, _: Any) -> str:
         label = case.operation.label
@@ -73,10 +73,10 @@ class FirstSender:
 
 @schemathesis.check
 class EveryRoleIsAnsweredByTheDocument:
-    """Sends a valid case as other roles too, and fails at the end where a role has not called an operation."""
+    """Sends a valid case as other roles too, and fails at the end if a role has not called an operation."""
 
     def after_response(self, ctx: Any, response: Any, case: Any) -> None:
-        """Send a case as other roles, unless it was to be sent with a token that is none."""
+        """Send a case as other roles, unless it was meant to be sent with an invalid token."""
         label, role = case.operation.label, role_of(response)
         if role is None:
             return
@@ -93,7 +93,7 @@ class EveryRoleIsAnsweredByTheDocument:
             sent.validate_response(answer, checks, headers=options["headers"], transport_kwargs=options)
 
     def after_run(self, _: Any) -> None:
-        """Fail where a role has not called an operation, and say how many let it in."""
+        """Fail if a role has not called an operation, and print how many operations let each role in."""
         counts = {role: len(labels) for role, labels in LET_IN.items()}
         sys.stdout.write(f"Let in of {len(ASKED)}: {json.dumps(counts)}\n")
         assert [(label, role) for label, asked in ASKED.items() for role in TOKENS if not asked[role]] == []

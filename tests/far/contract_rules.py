@@ -1,4 +1,4 @@
-"""What JSON Schema cannot say of the API's input: Schemathesis loads this, and takes such refusals for right."""
+"""Rules on the API's input that JSON Schema cannot express: Schemathesis loads this, and accepts such refusals."""
 
 import json
 import re
@@ -30,10 +30,10 @@ OF_THE_FORM = "invalid-request"
 
 @schemathesis.hook
 def filter_failure(_: Any, failure: Failure, case: Any, response: Any) -> bool:
-    """Keep a failure, unless well-formed input was refused by a rule that the caller is told by name.
+    """Keep a failure, unless a rule that the answer names refused well-formed input.
 
-    A refusal of the form must be foreseeable from the OpenAPI document; what the rules of a tenant, of people and of
-    time make of it need not be.
+    A refusal of the input's form must be foreseeable from the OpenAPI document; a refusal by rules of a tenant, of
+    people or of time need not be.
     """
     if isinstance(failure, EnsureResourceAvailability):
         # The id of an invitation is no member's yet, though both are made and changed below `members`; and what one

@@ -1,4 +1,4 @@
-"""A standby of a Postgres of ours, from the same programs."""
+"""A standby of a test's Postgres, run by the same programs."""
 
 import shutil
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ FOLLOWING = "SELECT sync_state FROM pg_stat_replication WHERE state = 'streaming
 
 @dataclass(frozen=True)
 class Standby:
-    """A Postgres that follows the primary; `sync_state` is what the primary says of it."""
+    """A Postgres that follows the primary; `sync_state` is its state according to the primary."""
 
     home: DataFolder
     primary: ServerAddresses
@@ -47,7 +47,7 @@ class Standby:
         assert wait_until(lambda: self.sync_state() is not None, SECONDS)
 
     def sync_state(self) -> str | None:
-        """Return how commits of the primary wait for it; None while it does not follow."""
+        """Return how commits of the primary wait for the standby, or None while it does not follow."""
         with psycopg.connect(self.primary.superuser_url.replace("+psycopg", "")) as connection:
             row = connection.execute(FOLLOWING).fetchone()
         return str(row[0]) if row else None
@@ -60,7 +60,7 @@ class Standby:
         shutil.rmtree(self.folder)
 
     def state_of(self, request_id: UUID) -> str:
-        """Return the state of a request, as it stands here."""
+        """Return the state of a request in the standby's database."""
         url = make_url(self.primary.superuser_url).set(port=self.port, database="lockbox", drivername="postgresql")
         with psycopg.connect(url.render_as_string(hide_password=False)) as connection:
             row = connection.execute("SELECT state FROM requests WHERE id = %s", [request_id]).fetchone()
@@ -83,7 +83,7 @@ class Standby:
 
 
 def waits_for(primary: ServerAddresses, names: str) -> None:
-    """Set for which standbys commits wait."""
+    """Set the standbys for which commits wait."""
     engine = create_engine(primary.superuser_url, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
         connection.execute(text(f"ALTER SYSTEM SET synchronous_standby_names = '{names}'"))

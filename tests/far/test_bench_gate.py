@@ -1,4 +1,4 @@
-"""What `make bench` measures of the gate: a real API lets in by headers and tokens, and is told of revokes."""
+"""What `make bench` measures about the gate: a real API admits calls by headers and tokens, and notices revokes."""
 
 from bench.gate_checks import LoadedServer, revoked
 from bench.gate_stack import gate_stack

@@ -1,4 +1,4 @@
-"""The API keeps to its OpenAPI document for every role: Schemathesis finds nothing."""
+"""The API follows its OpenAPI document for every role: Schemathesis finds nothing."""
 
 import os
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Commits wait for a standby that is not there: `/readyz` tells so in about a second, and reads go on."""
+"""Commits wait for a missing standby: `/readyz` says so in about a second, and reads continue."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,7 +29,7 @@ def api(tmp_path: Path) -> Iterator[StackPlan]:
 
 
 def waits_for(plan: StackPlan, names: str) -> None:
-    """Set for which standbys commits wait."""
+    """Set the standbys for which commits wait."""
     with psycopg.connect(servers_of(plan).superuser_url.replace("+psycopg", ""), autocommit=True) as connection:
         connection.execute(f"ALTER SYSTEM SET synchronous_standby_names = '{names}'".encode())
         connection.execute("SELECT pg_reload_conf()")

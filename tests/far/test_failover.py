@@ -1,4 +1,4 @@
-"""A standby of Postgres: what was acknowledged outlives the primary, and a standby that lags behind is no secret."""
+"""A standby of Postgres: acknowledged writes outlive the primary, and a standby that may lag is reported."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -41,7 +41,7 @@ def primary() -> Iterator[ServerAddresses]:
 
 @pytest.fixture
 def standby(primary: ServerAddresses) -> Iterator[Standby]:
-    """A standby to which commits do not wait."""
+    """A standby for which commits do not wait."""
     primary.start_again("postgres")
     standby = Standby(find_home(primary.folder), primary, own_port())
     standby.start()
@@ -69,7 +69,7 @@ def db(primary: ServerAddresses, standby: Standby) -> Iterator[Database]:
 
 
 def waiting(primary: ServerAddresses, what: str = "pid") -> list[tuple[object, ...]]:
-    """Return the backends whose commit waits for a standby, or do something to each."""
+    """Return the backends whose commit waits for a standby, or the result of an SQL expression for each."""
     query = f"SELECT {what} FROM pg_stat_activity WHERE wait_event = 'SyncRep'"  # noqa: S608 - our own words
     with psycopg.connect(primary.superuser_url.replace("+psycopg", ""), autocommit=True) as connection:
         return connection.execute(query.encode()).fetchall()
@@ -164,7 +164,7 @@ def test_an_asynchronous_standby_is_reported_at_start_and_in_status(
 def test_an_asynchronous_standby_can_lose_acknowledged_writes(
     primary: ServerAddresses, standby: Standby, db: Database
 ) -> None:
-    """What the warning is about: the other tests could not fail if a standby never lagged behind."""
+    """Show the danger of which the warning speaks; if a standby never lagged, the other tests could not fail."""
     world = World.make(db)
     window = opened(world)
     assert wait_until(lambda: standby.state_of(window) == "active", SECONDS)

@@ -1,4 +1,4 @@
-"""A client that is generated from the OpenAPI document, without a warning, plays a whole life over HTTP."""
+"""A client generated from the OpenAPI document without a warning takes requests through their life over HTTP."""
 
 import importlib
 import re
@@ -56,7 +56,7 @@ class GeneratedClient:
     client: Any
 
     def call(self, tag: str, operation: str, *args: Any, **facts: Any) -> Any:
-        """Call an operation; its body and parameters are typed by the generated package."""
+        """Call an operation with a body and parameters of the generated package's types."""
         module = importlib.import_module(f"{self.package}.api.{tag}.{operation}")
         return module.sync_detailed(*args, client=self.client, **facts)
 

@@ -1,4 +1,4 @@
-"""A notifications worker that is killed while an engineer waits for a ticket system: as one that is down."""
+"""A notifications worker is killed while an engineer waits for a ticket system, as if the system were down."""
 
 import time
 from collections.abc import Iterator
@@ -66,14 +66,14 @@ def submit(stage: RunningStack, world: World, case: str) -> tuple[httpx.Response
 
 
 def left_to_ask(stage: RunningStack) -> list[bytes]:
-    """Return the questions that are still in the schedule, claimed or not."""
+    """Return the case checks that are still in the schedule, claimed or not."""
     with stage.redis() as redis:
         members = [member for key in NOTIFICATIONS.keys for member in redis.zrange(key, 0, -1)]
     return [one for one in members if one.startswith(b"case_check:")]
 
 
 def told_of_breakers(stage: RunningStack) -> list[str]:
-    """Return what the worker has logged of the circuit breakers of adapters."""
+    """Return what the worker has logged about circuit breakers of adapters."""
     lines = log_lines(stage.processes.logs / "notifications.log")
     return [line["event"] for line in lines if line.get("channel") == CHANNEL]
 

@@ -1,4 +1,4 @@
-"""A notifications worker that ends in the midst of a batch: no mail is lost, and few or none are sent twice."""
+"""A notifications worker that ends in the middle of a batch: no mail is lost, and few or none are sent twice."""
 
 import signal
 from collections import Counter
@@ -46,7 +46,7 @@ NUMBERED = "SELECT count(*) AS n FROM notifications WHERE sequence IS NOT NULL"
 
 
 def let_pass(superuser: Engine, urls: Urls, seconds: float) -> None:
-    """Let so many seconds pass for all that is still to be sent."""
+    """Let that many seconds pass for everything that is still to be sent."""
     with superuser.begin() as connection:
         connection.execute(text("SET LOCAL session_replication_role = replica"))
         connection.execute(text(AGED), {"seconds": seconds})
@@ -57,7 +57,7 @@ def let_pass(superuser: Engine, urls: Urls, seconds: float) -> None:
 
 
 def let_leases_run_out(superuser: Engine, urls: Urls) -> None:
-    """Let a minute pass for all that a killed worker had claimed."""
+    """Let the leases of everything that a killed worker had claimed run out."""
     seconds = NOTIFICATIONS.lease.total_seconds()
     write(superuser, PASSED, seconds=seconds)
     _, leases = NOTIFICATIONS.keys

@@ -1,4 +1,4 @@
-"""Beside two hundred thousand closed requests no list, search or count reads what does not belong to its page."""
+"""With two hundred thousand closed requests, no list, search or count reads rows that do not belong to its page."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -110,7 +110,7 @@ MOST_COUNTED = 30_000
 
 @dataclass
 class Archive:
-    """A portal beside all closed requests, somebody's browser each, and the plans of what they read."""
+    """A portal with all closed requests, a browser for each reader, and the query plans of what they read."""
 
     portal: Portal
     log: PlanLog
@@ -119,7 +119,7 @@ class Archive:
     names: dict[str, object]
 
     def check(self, who: str, path: str, query: Mapping[str, str] | None = None, most_counted: int = 0) -> None:
-        """Fail where a statement of a call reads more the more there is."""
+        """Fail if an SQL statement of a call reads more as tables grow."""
         sought = query and {name: value.format(**self.names) for name, value in query.items()}
         with self.log.kept() as plans:
             answer = self.browsers[who].client.get(path.format(**self.names), params=sought)
@@ -132,7 +132,7 @@ class Archive:
 
 @pytest.fixture(scope="module")
 def archive(template: ServerAddresses) -> Iterator[Archive]:
-    """A year of closed requests of three tenants, and some thousand open ones."""
+    """A year of closed requests of three tenants, and a few thousand open ones."""
     with fresh_database(template) as urls, LoopThread.open() as runner:
         note_plans(urls.superuser)
         engine = make_engine(urls.api, role="test-lists")
@@ -196,7 +196,7 @@ def test_a_later_page_of_a_list_reads_no_more_rows_than_the_first(archive: Archi
 
 @pytest.fixture
 def many_tenants(archive: Archive) -> Iterator[Archive]:
-    """Statistics that tell the planner of 2,000 tenants, engineers and logs, of which one has most of the rows."""
+    """Planner statistics by which there are 2,000 tenants, engineers and logs, one of which has most of the rows."""
     _expect(archive, "SET (n_distinct = 2000)")
     yield archive
     _expect(archive, "RESET (n_distinct)")

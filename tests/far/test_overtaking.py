@@ -1,4 +1,4 @@
-"""Ten thousand deadlines at once: who asks for access and who signs in waits for none of their mails."""
+"""Ten thousand deadlines at once: submissions and sign-ins do not wait for the mails about these deadlines."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -50,7 +50,7 @@ def test_a_submission_and_a_sign_in_overtake_ten_thousand_queued_expiries(
 
 
 def _end_at_once(stage: RunningStack, pattern: object) -> None:
-    """Let so many windows of the same kind end now."""
+    """Let very many windows like the given one end now."""
     with unbound(stage.db).begin() as connection:
         connection.execute(text("SET LOCAL session_replication_role = replica"))
         ids = connection.execute(COPY, {"count": COUNT, "pattern": pattern}).scalars().all()

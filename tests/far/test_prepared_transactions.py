@@ -1,4 +1,4 @@
-"""Transactions that are prepared at a target: those of a window's role are rolled back, others' are reported."""
+"""Prepared transactions at a target: those of a window's role are rolled back, those of other roles are reported."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -28,7 +28,7 @@ LEFT = "SELECT gid FROM pg_prepared_xacts"
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    """Return the superuser's address of a Postgres that takes prepared transactions, which others do not."""
+    """The superuser's URL of a Postgres that accepts prepared transactions, which other test servers do not."""
     with own_folder("prepared") as folder:
         first = embedded.start(folder / "servers", environment="test", only=("postgres",))
         run_as_superuser(first.superuser_url, "ALTER SYSTEM SET max_prepared_transactions = 4")
@@ -65,7 +65,7 @@ def superuser_there(target: PostgresTarget) -> "psycopg.Connection[tuple[str, ..
 
 
 def opened(world: World, target: PostgresTarget, driver: ConnectionDriver) -> tuple[OrdersWindow, UUID, str]:
-    """Return a window that is open at the target, its connection and its password."""
+    """Return a window that is open at the target, its connection's id and its password."""
     window = OrdersWindow.open(world, target, "change")
     found, password = window.credential()
     assert driver.run([found.id]) == {"open": 1}

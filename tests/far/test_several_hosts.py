@@ -1,4 +1,4 @@
-"""URLs that name two servers of Postgres: the primary dies, the standby is promoted, and all goes on there."""
+"""URLs that name two Postgres servers: the primary dies, the standby is promoted, and everything continues there."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -43,7 +43,7 @@ def plan() -> Iterator[StackPlan]:
 
 @pytest.fixture
 def standby(plan: StackPlan) -> Iterator[Standby]:
-    """A standby to which every commit waits, so that a failover loses none."""
+    """A standby for which every commit waits, so that a failover loses none."""
     servers = servers_of(plan)
     standby = Standby(find_home(servers.folder), servers, own_port())
     standby.start()
@@ -104,7 +104,7 @@ def named_second(url: str, standby: int) -> str:
 
 
 def operated(plan: StackPlan) -> list[str]:
-    """Return what commands of operators say that is not well."""
+    """Return the faults that the operators' commands report."""
     urls = {f"LOCKBOX_{name.upper()}": getattr(plan, name) for name in LOGINS}
     servers = {"LOCKBOX_REDIS_URL": plan.redis_url, "LOCKBOX_ENVIRONMENT": "test"}
     migrated = lockbox({"LOCKBOX_OWNER_DATABASE_URL": plan.owner_database_url} | servers, "migrate")
@@ -157,5 +157,5 @@ def connections(url: str) -> set[str]:
 
 
 def ended(calls: Sequence[Any]) -> set[str]:
-    """Return the requests of which a webhook was told that access has ended."""
+    """Return the requests whose end of access was reported to a webhook."""
     return {call.event["data"]["request_id"] for call in calls if call.event.get("type") == "request.expired"}

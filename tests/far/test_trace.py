@@ -1,4 +1,4 @@
-"""The call paths stay short: `make trace` counts what each trip touches, and lists its files."""
+"""The call paths stay short: `make trace` counts what each traced action touches, and lists its files."""
 
 import re
 import subprocess
@@ -28,7 +28,7 @@ MOST = {
 
 @pytest.fixture(scope="module")
 def measured() -> dict[str, dict[str, float]]:
-    """For each trip what it touched, by the columns of the table."""
+    """What each traced action touched, by the columns of the table."""
     ended = subprocess.run(
         [sys.executable, "-m", "bench.trace", "--files"],
         cwd=CHECKOUT,
@@ -44,7 +44,7 @@ def measured() -> dict[str, dict[str, float]]:
 
 
 @pytest.mark.parametrize("trip", MOST)
-def test_each_traced_action_stays_within_its_limits_on_statements_and_files_and_buffers(
+def test_each_traced_action_stays_within_its_limits_on_sql_statements_and_files_and_buffers(
     measured: dict[str, dict[str, float]], trip: str
 ) -> None:
     held = {name: measured[trip][name] for name in HELD}

@@ -1,6 +1,6 @@
-"""Restarted processes of the last release work on the schema of today and on a later one.
+"""Restarted processes of the last release work on the current schema and on a later one.
 
-Processes of today continue during a migration.
+Current processes continue during a migration.
 """
 
 import fcntl
@@ -112,12 +112,12 @@ def last_release() -> tuple[str, str]:
 
 
 def is_shallow() -> bool:
-    """Whether the clone was made without its history."""
+    """Return whether the clone lacks its history."""
     return said_by("rev-parse", "--is-shallow-repository") == "true"
 
 
 def lacking(version: str, commit: str) -> str:
-    """Return what keeps us from the files of a release; empty where nothing does."""
+    """Return why the files of a release are unavailable, or an empty text if they are available."""
     if not git("rev-parse", "--git-dir").stdout:
         return f"this is no clone: the files of {version} are in the history, at {commit}"
     if git("merge-base", "--is-ancestor", commit, "HEAD").returncode == 0:
@@ -133,7 +133,7 @@ def lacking(version: str, commit: str) -> str:
 
 @dataclass(frozen=True)
 class VersionFolder:
-    """The files of a version in a folder of their own, and the Python that runs them."""
+    """The files of a version in a separate folder, and the Python that runs them."""
 
     folder: Path
     python: str = sys.executable
@@ -147,15 +147,15 @@ class VersionFolder:
         return ran.stdout
 
     def path(self) -> dict[str, str]:
-        """Return where processes of this version find their Python: with its packages, not with those of today."""
+        """Return the PATH on which processes of this version find a Python with this version's packages."""
         return {"PATH": os.pathsep.join([str(Path(self.python).parent), os.environ.get("PATH", os.defpath)])}
 
     def migrates(self, urls: Urls) -> str:
-        """Bring a database up to the last migration of this version."""
+        """Migrate a database to the last migration of this version."""
         return self.runs({"LOCKBOX_OWNER_DATABASE_URL": urls.owner}, "-c", LOCKBOX, "migrate")
 
     def adds(self, *statements: str) -> str:
-        """Add a migration that is made up, and return its revision."""
+        """Add an invented migration, and return its revision."""
         script = "from lockbox import migrations; print(migrations.head())"
         before = self.runs({}, "-c", script).strip()
         revision = f"{migrations.number_of(before) + 1:04}_made_up"
@@ -166,7 +166,7 @@ class VersionFolder:
 
 @dataclass(frozen=True)
 class PlayedStack:
-    """Processes over one database, and the sample people, whose tokens they are."""
+    """Processes on one database, and the tokens of the sample people."""
 
     plan: StackPlan
     processes: Processes
@@ -175,7 +175,7 @@ class PlayedStack:
     def ask(
         self, name: str, path: str, body: Any = None, query: Any = None, method: str | None = None
     ) -> httpx.Response:
-        """Call the API as somebody; with a body it is a POST."""
+        """Call the API as a person, by default with POST if there is a body, else GET."""
         return httpx.request(
             method or ("GET" if body is None else "POST"),
             f"{self.plan.public_url}{path}",
@@ -229,12 +229,12 @@ class PlayedStack:
         return str(answer.json()["state"])
 
     def lives(self, count: int = CLIENTS * LIVES) -> None:
-        """Play so many requests from their submission to a revoke, with parallel clients."""
+        """Play `count` requests from submission to revoke, with parallel clients."""
         with ThreadPoolExecutor(CLIENTS) as clients:
             list(clients.map(lambda _: self.lives_once(), range(count)))
 
     def lives_once(self) -> None:
-        """Play one request over the hot paths; others may be open beside it."""
+        """Play one request over the hot paths; others may be open at the same time."""
         request_id = self.submits()
         self.approves(request_id, 300)
         assert self.is_let_in()
@@ -263,16 +263,16 @@ class PlayedStack:
             return list(connection.execute(text(query), values))
 
     def failures(self) -> list[str]:
-        """Return what the processes say that they could not do.
+        """Return the failures that the processes logged.
 
-        The connections of processes that were stopped within the last minute count as promised.
+        Warnings about too few connections are left out: those of processes stopped in the last minute still count.
         """
         logs = sorted(self.processes.logs.glob("*.log"))
         lines = [line for log in logs for line in log.read_text().splitlines() if FAILED.search(line)]
         return [line for line in lines if "startup.too_few_connections" not in line]
 
     def plays(self) -> None:
-        """Play requests to each kind of end: completed, revoked, denied, and ended by the clock."""
+        """Play requests to each kind of end: completed, revoked, denied, and ended by the timer."""
         for end, who in (("complete", "ERIN"), ("revoke", "ANN")):
             self.approves(opened := self.submits(), 300)
             assert self.is_let_in()
@@ -308,12 +308,12 @@ def released(tmp_path_factory: pytest.TempPathFactory) -> VersionFolder:
 
 
 def packages_of(lock: Path) -> str:
-    """Return what a lock has installed, without its remarks on why."""
+    """Return the packages of a lock file, without its remarks."""
     return REMARK.sub("", lock.read_text())
 
 
 def made_once(folder: Path) -> Path:
-    """Return a Python with the packages of a version; it is made once for all runs of this checkout."""
+    """Return a Python with the packages of a version, which is made once for all runs of this checkout."""
     named = hashlib.sha256(packages_of(folder / LOCK).encode()).hexdigest()[:16]
     venv = CHECKOUT / "var" / f"venv-{named}"
     venv.parent.mkdir(exist_ok=True)
@@ -336,7 +336,7 @@ def coming(tmp_path: Path) -> VersionFolder:
 
 @dataclass(frozen=True)
 class SampledDatabase:
-    """A database that the last release has made, by its name, and the tokens of its sample people."""
+    """The name of a database made by the last release, and the tokens of its sample people."""
 
     name: str
     tokens: dict[str, str]
@@ -344,7 +344,7 @@ class SampledDatabase:
 
 @pytest.fixture(scope="module")
 def sampled(released: VersionFolder, template: ServerAddresses) -> Iterator[SampledDatabase]:
-    """The schema that the last release made, with its sample people."""
+    """A database with the schema and the sample people of the last release."""
     name = f"lockbox_released_{os.getpid()}"
     with copied(template.superuser_url, name, "template0"):
         urls = urls_at(template, name)
@@ -367,7 +367,7 @@ def urls(sampled: SampledDatabase, template: ServerAddresses) -> Iterator[Urls]:
 def old(
     released: VersionFolder, sampled: SampledDatabase, urls: Urls, template: ServerAddresses, tmp_path: Path
 ) -> Iterator[PlayedStack]:
-    """The last release on the schema that it made; none of its processes runs yet."""
+    """The last release on its own schema; none of its processes runs yet."""
     plan = plan_for(urls, template, tmp_path / "keys")
     processes = WarmProcesses(plan, tmp_path / "old", PLENTY | released.path(), released.folder)
     processes.python = released.python
@@ -377,7 +377,7 @@ def old(
 
 @pytest.fixture
 def new(old: PlayedStack, tmp_path: Path) -> Iterator[PlayedStack]:
-    """The version of this checkout beside it, on the same database; none of its processes runs yet."""
+    """The version of this checkout on the same database; none of its processes runs yet."""
     plan = replace(old.plan, api_port=own_port())
     processes = WarmProcesses(plan, tmp_path / "new", PLENTY)
     yield PlayedStack(plan, processes, old.tokens)

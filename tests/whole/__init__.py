@@ -1,1 +1,1 @@
-"""Tests of the distance: whole."""
+"""Tests of the distance "whole": on the running stack."""

@@ -1,4 +1,4 @@
-"""docker-compose.yml as the tests read it: its services, what each is given, and what it is told to run."""
+"""docker-compose.yml as the tests read it: its services, what each gets, and the command that each runs."""
 
 import re
 from functools import cache

@@ -1,4 +1,4 @@
-"""The stage of the whole distance: real API, workers and Flower as processes over a database of their own."""
+"""Fixtures of the whole-stack tests: real API, workers and Flower as processes on a fresh database."""
 
 import json
 import signal
@@ -31,7 +31,7 @@ CRY_SECONDS = 2.0
 
 @dataclass
 class RunningStack(Stack):
-    """A stack on a database of its own, and everything a test asks of it."""
+    """A stack on its own database, with everything that a test needs from it."""
 
     urls: Urls
     servers: ServerAddresses
@@ -42,7 +42,7 @@ class RunningStack(Stack):
         return World.make(self.db, short(**policy))
 
     def as_(self, world: World, name: str) -> httpx.Client:
-        """Return a client of the API that shows somebody's token."""
+        """Return a client of the API that sends a person's token."""
         return client_of(self.plan, world.tokens[name])
 
     def state(self, request_id: UUID | str) -> str:
@@ -57,7 +57,7 @@ class RunningStack(Stack):
         wait_until(lambda: self.state(request_id) == state, f"{request_id} is {state}")
 
     def open_notifications(self, world: World) -> list[Any]:
-        """Return what of a tenant is still to be sent: open notifications, and events in the outbox."""
+        """Return what is still to be sent for a tenant: open notifications, and events in the outbox."""
         return self.rows(
             """
             SELECT id FROM notifications WHERE closed_at IS NULL AND tenant_id = :id
@@ -67,7 +67,7 @@ class RunningStack(Stack):
         )
 
     def open_requests(self, world: World) -> list[Any]:
-        """Return the requests of a tenant whose clock still runs."""
+        """Return the requests of a tenant whose timer still runs."""
         return self.rows(
             "SELECT id FROM requests WHERE wake_at IS NOT NULL AND tenant_id = :id", id=str(world.tenant.id)
         )
@@ -82,13 +82,13 @@ class RunningStack(Stack):
 
 
 def short(**changes: Any) -> Policy:
-    """Return a policy whose windows are seconds, which reminds nobody, and reports nothing a minute later."""
+    """Return a policy with windows of seconds, without reminders and without window reports."""
     seconds = {"vendor_review": False, "approval_window": 2, "approval_reminders": (), "review_reminders": ()}
     return Policy(**(seconds | {"report_on_close": False} | changes))
 
 
 def wait_until(happened: Callable[[], object], what: str, patience: float = PATIENCE) -> None:
-    """Wait for something to happen; the limit is about whether it does at all, not how fast."""
+    """Wait for something to happen; the limit only decides that it never does, not how fast it must be."""
     if not within(patience, happened, pause=0.05):
         pytest.fail(f"did not happen within {patience} s: {what}")
 
@@ -102,7 +102,7 @@ def stage_of(
     names: tuple[str, ...],
     settings: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[RunningStack]:
-    """Start some of the processes over a fresh database, with further settings for all of them."""
+    """Start some of the processes on a fresh database, with further settings for all of them."""
     with fresh_database(servers) as urls:
         plan = plan_for(replace(urls, redis=redis_url or urls.redis), servers, logs / "keys")
         processes = WarmProcesses(plan, logs, {"LOCKBOX_SHUTDOWN_SECONDS": "1", **settings})
@@ -112,7 +112,7 @@ def stage_of(
 
 @pytest.fixture(scope="session")
 def api_stage(template: ServerAddresses, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
-    """The API alone, for one file after another: their tests have worlds of their own, and leave it running."""
+    """The API alone, shared by several files: their tests use separate worlds, and leave the API running."""
     with stage_of(template, tmp_path_factory.mktemp("logs"), names=("api",)) as found:
         yield found
 
@@ -121,7 +121,7 @@ def api_stage(template: ServerAddresses, tmp_path_factory: pytest.TempPathFactor
 def stage(
     template: ServerAddresses, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Iterator[RunningStack]:
-    """The API and the workers, or what else the file names as its `PROCESSES`, for the tests of one file."""
+    """The API and the workers, or the processes that the file names in `PROCESSES`, for the tests of one file."""
     names = getattr(request.module, "PROCESSES", ("api", "worker", "notifications"))
     if names == ("api",):
         yield request.getfixturevalue("api_stage")
@@ -132,7 +132,7 @@ def stage(
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Show with a failure what the processes of its stage logged last, and where each thread of the workers is."""
+    """Show with a failure the last log lines of the stage's processes, and where each worker thread is."""
     report = yield
     stage = getattr(item, "funcargs", {}).get("stage")
     if report.failed and isinstance(stage, RunningStack):
@@ -152,7 +152,7 @@ def _said_last(processes: Processes) -> list[tuple[str, str]]:
 
 
 def _is_ready(log: str) -> bool:
-    """Whether what a worker has logged since it was started last says that it is ready."""
+    """Return whether a worker has logged since its last start that it is ready."""
     return log.rfind(" ready.") > log.rfind("[tasks]")
 
 

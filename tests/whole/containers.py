@@ -1,4 +1,4 @@
-"""The services of docker-compose.yml as processes of this machine, for want of an engine."""
+"""The services of docker-compose.yml as processes of this machine, without a container engine."""
 
 import os
 import subprocess
@@ -27,7 +27,7 @@ CHECKPOINTS = "/var/lib/lockbox/checkpoints"
 
 @dataclass
 class Containers:
-    """What runs. Names of hosts, ports and folders are this machine's, all else is the file's."""
+    """The running services. Hosts, ports and folders are those of this machine; all else is as in the file."""
 
     folder: Path
     ports: dict[str, int]
@@ -45,7 +45,7 @@ class Containers:
         return place
 
     def secret(self, name: str) -> str:
-        """Return a secret as this machine reaches what it names."""
+        """Return a secret, with the hosts in it replaced by this machine's addresses."""
         text = (self.secrets / name).read_text()
         for host in ("postgres:5432", "redis:6379"):
             text = text.replace(f"@{host}", f"@127.0.0.1:{self.ports[host]}")
@@ -59,7 +59,7 @@ class Containers:
         return programs[words[0]] + line.split(" \0")
 
     def environment(self, name: str) -> dict[str, str]:
-        """Return the variables of a service and, for want of /run/secrets, its secrets."""
+        """Return the variables of a service and, as there is no /run/secrets, its secrets."""
         service = services()[name]
         secrets = {secret.upper(): self.secret(secret) for secret in service["secrets"]}
         places = {"/run/secrets": str(self.secrets), CHECKPOINTS: str(self.checkpoints), **_mounted(service)}
@@ -94,7 +94,7 @@ class Containers:
         return checked.returncode == 0
 
     def script(self, name: str) -> list[str]:
-        """Return the command of a script of deploy/compose, with this machine's places in it."""
+        """Return the command of a script in deploy/compose, with this machine's paths."""
         places = {
             "/run/secrets": str(self.secrets),
             "/etc/lockbox": str(CHECKOUT / "config"),
@@ -132,14 +132,14 @@ class Containers:
 
 
 def _mounted(service: Mapping[str, Any]) -> dict[str, str]:
-    """Return where the files of the repository are that a service is given, by their places in the container."""
+    """Return the paths of the repository files that a service mounts, by their paths in the container."""
     volumes = [one.split(":") for one in service.get("volumes", ())]
     return {there: str(CHECKOUT / here) for here, there, *_ in volumes if here.startswith("./")}
 
 
 @contextmanager
 def containers_of() -> Iterator[Containers]:
-    """Make secrets, roles and Redis by the scripts that the file names; no process of ours runs yet."""
+    """Make secrets, roles and Redis by the scripts that the file names; no Lockbox process runs yet."""
     with own_servers("compose", ("postgres",)) as postgres:
         parent = postgres.folder.parent
         superuser = make_url(postgres.superuser_url)

@@ -1,4 +1,4 @@
-"""A Lockbox with a gate, a service, and a running gateway between clients and both."""
+"""A Lockbox with a gate, a service, and a running gateway between the clients and both."""
 
 import socket
 import time
@@ -62,7 +62,7 @@ def ask(port: int, line: str, headers: list[tuple[str, str]], body: bytes = b"")
 
 @dataclass
 class Installation:
-    """A Lockbox with a gate, an issuer whose tokens name engineers, and a service that a gateway stands before."""
+    """A Lockbox with a gate, an issuer whose tokens name engineers, and a service behind a gateway."""
 
     world: World
     db: Database
@@ -79,7 +79,7 @@ class Installation:
 
 @dataclass
 class Entrance:
-    """One running gateway, and how clients come to it."""
+    """One running gateway, and how clients reach it."""
 
     kind: str
     port: int
@@ -88,7 +88,7 @@ class Entrance:
 
     @property
     def names(self) -> tuple[str, str, str]:
-        """The headers in which the gate is told method, target and host."""
+        """The headers that tell the gate the method, the target and the host."""
         headers = dialects.HEADERS[Dialect(self.kind)]
         return headers.method.decode(), headers.target.decode(), headers.host.decode()
 
@@ -101,14 +101,14 @@ class Entrance:
         host: str | None = None,
         body: bytes = b"",
     ) -> EntranceAnswer:
-        """Call by the gateway; with erin's token, or another one, or none."""
+        """Call through the gateway, with erin's token, another one, or none."""
         headers = [("Host", host or f"{self.home.world.tenant.slug}.mail.example"), *more]
         if token is not None:
             headers.append(("Authorization", f"Bearer {token or self.home.token()}"))
         return ask(self.port, f"{method} {target} HTTP/1.1", headers, body)
 
     def refused(self, target: str, *more: tuple[str, str], **how: Any) -> EntranceAnswer:
-        """Call, and check that it is refused and nothing reaches the service."""
+        """Call, and check that the call is refused and nothing reaches the service."""
         before = len(self.home.service.seen)
         answer = self.ask(target, *more, **how)
         assert answer.status >= 400, answer
@@ -117,7 +117,7 @@ class Entrance:
         return answer
 
     def served(self, target: str, *more: tuple[str, str], **how: Any) -> EntranceAnswer:
-        """Call, and check that what reaches the service is what was asked for and what the gate judged."""
+        """Call, and check that the service got the method, target and host that were sent and the gate checked."""
         before = len(self.home.service.seen)
         answer = self.ask(target, *more, **how)
         assert answer.status == 200, answer
@@ -129,7 +129,7 @@ class Entrance:
         return answer
 
     def opened(self, address: str, **changes: Any) -> UUID:
-        """Open a window for a mailbox, and wait until it is."""
+        """Open a window for a mailbox, and wait until the gateway serves it."""
         request = self.home.world.submit(**{"resources": [f"mailbox:{address}"]} | changes)
         request_id = self.home.world.act("ann", Action.APPROVE, request.id).id
         wait_for("the gate answers so", lambda: self.ask(f"/mailboxes/{address}").status == 200, PATIENCE)
@@ -182,7 +182,7 @@ def installed(template: ServerAddresses) -> Iterator[Installation]:
 def entered(
     home: Installation, kind: str, gateway: GatewayProgram, program: Path, folder: Path
 ) -> Iterator[Entrance]:
-    """Run a gateway by its sample, with a token of its own."""
+    """Run a gateway by its sample configuration, with its own token."""
     home.world.add(kind, Role.SYSTEM, scopes={Scope(f"gate:{kind}")}, services={SERVICE})
     line = LockboxLine(home.api)
     line.connect()

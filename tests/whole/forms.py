@@ -1,4 +1,4 @@
-"""Forms of the pages: which there are, found by following every link, and which were sent, rightly and wrongly."""
+"""Forms of the pages: all that exist, found by following every link, and those sent with valid and invalid input."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -79,10 +79,10 @@ def way(method: str, path: str) -> Way:
 
 @dataclass
 class Book:
-    """What is known of forms so far: all that were `seen`, with whether one writes in them, and what was sent.
+    """What is known about forms so far: all that were `seen`, whether they take input, and which were sent.
 
-    `issuer` is the vendor's identity provider, `samples` the world whose people can be played, `reference` what was
-    followed of the API's reference.
+    `issuer` is the vendor's identity provider, `samples` the world of the demo users, `reference` the links of the
+    API's reference that were followed.
     """
 
     stage: RunningStack
@@ -104,7 +104,7 @@ class Book:
             self.played.add(scene.__name__)
 
     def at(self, path: str, world: World | None = None, name: str = "", **options: Any) -> Page:
-        """Open a page as somebody of a world, or as nobody, in a browser of their own."""
+        """Open a page as a person of a world, or without a sign-in, in a separate browser."""
         page = self.desk.person(world, name, **options)
         page.on("request", self._note)
         self.open(page, path)
@@ -118,25 +118,25 @@ class Book:
         self._see(page.evaluate(f"() => ({WAYS})(document)"))
 
     def crawl(self, page: Page, most: int = 12) -> None:
-        """Follow every link from where somebody is, but those in mails, which may be to others.
+        """Follow every link from the current page, except those in mails, which may be addressed to others.
 
-        Of pages of one kind no more than so many are looked at, and at those of the API's reference once.
+        At most `most` pages of one kind are visited, and each page of the API reference only once.
         """
         found, dead, self.reference = page.evaluate(CRAWL, [urlsplit(page.url).path, most, self.reference])
         self._see(found)
         self.dead += dead
 
     def rightly(self, button: Locator, says: str = "") -> Page:
-        """Press the button of a form and see that what it leads to says something, and refuses nothing."""
+        """Press the button of a form, and check that the next page shows a text and no refusal."""
         page = self._press(button)
         expect(page.locator("main")).to_contain_text(says)
         expect(page.locator(REFUSAL)).to_have_count(0)
         return page
 
     def wrongly(self, button: Locator, says: str, *, keeps: bool = True) -> None:
-        """Press the button of a form: the answer says why not, has the focus, and holds what was written.
+        """Press the button of a form, and check that the refusal says why, has the focus, and keeps the input.
 
-        It need not hold it where there is nothing more to be written about.
+        With `keeps` false, the input need not be kept.
         """
         form = _form(button)
         written = form.evaluate(WRITTEN)
@@ -156,7 +156,7 @@ class Book:
             assert not choice.count() or choice.input_value() == value, name
 
     def unsendable(self, button: Locator, where: Locator) -> None:
-        """Press the button of a form that the browser itself does not send: it goes to the field and says why."""
+        """Press the button of a form that the browser itself does not send: it focuses the field and says why."""
         page, before = button.page, button.page.url
         self.look(page)
         self.refused.add(self._way(button))
@@ -166,7 +166,7 @@ class Book:
         assert page.url == before
 
     def downloads(self, button: Locator) -> bytes:
-        """Press the button of a form that is answered with a file, and return what is in it."""
+        """Press the button of a form that is answered with a file, and return the file's content."""
         self.look(button.page)
         with button.page.expect_download() as begun:
             button.click()
@@ -174,7 +174,7 @@ class Book:
         return begun.value.path().read_bytes()
 
     def sees(self, page: Page, says: str, at: str) -> None:
-        """Wait for a page that the browser is on its way to by itself."""
+        """Wait for a page to which the browser is already going by itself."""
         page.wait_for_url(f"**{at}")
         expect(page.locator("main")).to_contain_text(says)
         self.look(page)
@@ -203,7 +203,7 @@ class Book:
             self.seen[this] = self.seen.get(this, False) or is_written_in
 
     def _note(self, request: Request) -> None:
-        """Take note of what a page's script sends, a passkey's ceremony, and of an answer that leads away at once."""
+        """Record forms that a page's script sends in a passkey ceremony, and those whose answer redirects at once."""
         path = urlsplit(request.url).path
         if request.is_navigation_request() and request.method == "POST" and HANDED_ON.search(path):
             self.sent.add(way("post", path))

@@ -23,7 +23,7 @@ LONGEST_SECONDS = 5
 
 @dataclass(frozen=True)
 class GatewayPlaces:
-    """Where a gateway finds and is found: ports, the service's name, and the token of the gateway."""
+    """The ports of a gateway, of Lockbox and of the service, and the gateway's token."""
 
     entrance: int
     lockbox: int
@@ -33,7 +33,7 @@ class GatewayPlaces:
 
 @dataclass(frozen=True)
 class GatewayProgram:
-    """How a kind of gateway is found, and run by its sample with only addresses and the token's file changed."""
+    """How to find a kind of gateway, and run it by its sample with only addresses and the token file changed."""
 
     find: Callable[[], Path | None]
     running: Callable[[Path, Path, GatewayPlaces], AbstractContextManager[None]]
@@ -42,7 +42,7 @@ class GatewayProgram:
 
 
 def nginx() -> Path | None:
-    """Return nginx: what is installed, or Debian's package, unpacked once; None where neither can be had."""
+    """Return nginx: the installed one, or Debian's package, unpacked once; None if neither is available."""
     return _of_debian("nginx", "nginx")
 
 
@@ -139,7 +139,7 @@ def running_traefik(program: Path, folder: Path, places: GatewayPlaces) -> Itera
 
 
 def haproxy() -> Path | None:
-    """Return HAProxy: what is installed, or Debian's packages, unpacked once; None where neither can be had."""
+    """Return HAProxy: the installed one, or Debian's packages, unpacked once; None if neither is available."""
     return _of_debian("haproxy", "haproxy", "liblua5.4-0", "libopentracing-c-wrapper0t64", "libopentracing1")
 
 
@@ -177,7 +177,7 @@ def _process(
 
 
 def is_demanded() -> bool:
-    """Whether a program that is missing is a failure: in CI it is."""
+    """Return whether a missing program is a failure, as it is in CI."""
     return bool(os.environ.get("CI"))
 
 

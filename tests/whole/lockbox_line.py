@@ -14,7 +14,7 @@ CHUNK = 65_536
 
 @dataclass
 class LockboxLine:
-    """The line from a gateway to Lockbox: it notes questions, can lead elsewhere, fall silent, or be cut."""
+    """The line from a gateway to Lockbox: it records checks, and can lead elsewhere, fall silent, or be cut."""
 
     target: int
     port: int = field(default_factory=own_port)

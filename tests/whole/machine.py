@@ -1,4 +1,4 @@
-"""A machine on which the commands of docs/operating are run: servers, paths, and what keeps processes up."""
+"""A machine on which the commands of docs/operating run: servers, paths, and a stand-in for systemd."""
 
 import os
 import signal
@@ -99,7 +99,7 @@ NOTHING = "#!/bin/sh\n"
 
 @dataclass
 class Machine:
-    """One machine; what a block of commands exports is there for the next."""
+    """One machine; variables that a block of commands exports are set in the next block."""
 
     place: Path
     servers: ServerAddresses
@@ -108,7 +108,7 @@ class Machine:
 
     @property
     def here(self) -> dict[str, str]:
-        """What stands in the text, and what it is on this machine."""
+        """The names in the guide, and what replaces them on this machine."""
         postgres, redis = urlsplit(self.servers.superuser_url), urlsplit(self.servers.redis_url)
         return {
             "/etc/lockbox": str(self.place / "etc"),
@@ -150,7 +150,7 @@ class Machine:
         return own | {"PATH": os.pathsep.join([*ours, own["PATH"]])}
 
     def run(self, block: str) -> None:
-        """Run one block; where it asks how all stands, again and again until all is well."""
+        """Run one block; if it asks for the status, repeat it until all is well."""
         for said, is_here in self.here.items():
             block = block.replace(said, is_here)
         state = self.place / "state"
@@ -187,7 +187,7 @@ class Machine:
 
 @contextmanager
 def machine() -> Iterator[Machine]:
-    """A machine with servers of its own, and nothing of ours in them but an empty database."""
+    """A machine with its own servers, in which Lockbox has only an empty database."""
     with own_servers("machine") as servers:
         place = servers.folder.parent
         for name in ("bin", "run", "units"):

@@ -1,4 +1,4 @@
-"""A machine on which the files of deploy/systemd are installed by docs/operating/install.md, and a database."""
+"""A machine with a database, where the files of deploy/systemd are installed as docs/operating/install.md says."""
 
 import json
 import os
@@ -44,7 +44,7 @@ def fernet() -> str:
 
 
 def _python(place: Path) -> dict[str, str]:
-    """Return a Python whose files the users of units can read, and what it needs: ours, or else a copy of it."""
+    """Return a Python that the units' users can read (this one, or a copy of it) and the variables that it needs."""
     real = Path(sys.executable).resolve()
     found = {"PYTHONPATH": os.pathsep.join([str(CHECKOUT), *(one for one in sys.path if "site-packages" in one)])}
     if all(folder.stat().st_mode & 0o001 for folder in real.parents):
@@ -60,7 +60,7 @@ def _python(place: Path) -> dict[str, str]:
 
 @dataclass
 class MachineOfUnits:
-    """Such a machine; `place` stands for its root."""
+    """A machine with installed units; `place` is its root."""
 
     place: Path
     urls: Urls
@@ -85,13 +85,13 @@ class MachineOfUnits:
         return here.replace("/var/lib/lockbox/checkpoints", str(self.checkpoints))
 
     def runs(self, *arguments: str, **variables: str) -> str:
-        """Run a command of ours, and return what it prints."""
+        """Run a `lockbox` command, and return what it prints."""
         done = CliRunner(env=variables).invoke(app, list(arguments))
         assert done.exit_code == 0, done.output
         return done.stdout.strip()
 
     def examines(self, unit: str) -> list[dict[str, str]]:
-        """Return what doctor finds as the process of a unit, but what the Postgres of the tests does on purpose."""
+        """Return doctor's findings for a unit, without those about deliberate settings of the tests' Postgres."""
         ran = subprocess.run(
             [self.python["PYTHON"], "-m", "cli", "doctor", "--unit", unit, "--output", "json"],
             env={"PATH": os.defpath, "SYSTEMD_UNIT_PATH": str(self.place / "units"), **self.python},
@@ -110,7 +110,7 @@ class MachineOfUnits:
 
     @contextmanager
     def changed(self, file: str, **settings: str | None) -> Iterator[None]:
-        """Write other settings into a file; None removes one."""
+        """Change settings in a file; None removes a setting."""
         path = self.etc / file
         before = path.read_text()
         lines = [line for line in before.splitlines() if line.partition("=")[0] not in settings]
@@ -124,7 +124,7 @@ class MachineOfUnits:
 
 @contextmanager
 def machine_of_units(urls: Urls) -> Iterator[MachineOfUnits]:
-    """Install on a machine with this database, as docs/operating says."""
+    """Install Lockbox with this database as docs/operating says."""
     need_root()
     programs = [need("systemd-sysusers"), need("systemd-tmpfiles")]
     with own_folder("units") as place:
@@ -155,7 +155,7 @@ def _keys(machine: MachineOfUnits) -> None:
 
 
 def _written(machine: MachineOfUnits) -> None:
-    """Write to the database as an installation does that has run for a while."""
+    """Write what the database of an installation contains after some time."""
     urls, etc = machine.urls, machine.etc
     machine.runs(
         *("bootstrap", "--name", "Olga", "--email", "olga@vendor.example"),
@@ -244,7 +244,7 @@ def _own(machine: MachineOfUnits, programs: list[str]) -> None:
 
 
 def _units(machine: MachineOfUnits) -> None:
-    """Put the units into a folder, with the numbers of users that this machine does not know."""
+    """Write the units into a folder, with numeric ids for users that this machine does not know."""
     folder = machine.place / "units"
     folder.mkdir()
     for unit in FOLDER.glob("*.service"):

@@ -1,4 +1,4 @@
-"""People at real browsers of their own: Playwright drives the system's Chromium, each person in a context apart."""
+"""People at real browsers: Playwright drives the system's Chromium, each person in a separate context."""
 
 import os
 import shutil
@@ -52,7 +52,7 @@ class BrowserDesk:
     contexts: list[BrowserContext] = field(default_factory=list)
 
     def person(self, world: World | None = None, name: str = "", *, secret: str = "", **options: Any) -> Page:
-        """Open a tab of a new browser in which somebody of a world is signed in, whoever has a secret, or nobody."""
+        """Open a tab of a new browser, signed in as a person of a world or by a session secret, or not signed in."""
         context = self.browser.new_context(base_url=self.home, viewport=options.pop("viewport", WIDE), **options)
         context.set_default_timeout(PATIENCE_MS)
         self.contexts.append(context)
@@ -65,7 +65,7 @@ class BrowserDesk:
         return page
 
     def leave(self) -> None:
-        """Let everybody close their browser: a page that stays open hears of all that happens, and looks again."""
+        """Close all browsers: a page that stays open gets live messages and reloads."""
         while self.contexts:
             self.contexts.pop().close()
 
@@ -93,7 +93,7 @@ def desk_at(home: str) -> Iterator[BrowserDesk]:
 
 
 def with_authenticator(page: Page) -> CDPSession:
-    """Plug in an authenticator that verifies its user; it is there until the session of devices is detached."""
+    """Plug in an authenticator that verifies its user; it stays until the returned session is detached."""
     devices = page.context.new_cdp_session(page)
     devices.send("WebAuthn.enable")
     devices.send("WebAuthn.addVirtualAuthenticator", {"options": AUTHENTICATOR})
@@ -101,7 +101,7 @@ def with_authenticator(page: Page) -> CDPSession:
 
 
 def violations(page: Page, *rules: str) -> list[str]:
-    """Return what axe-core finds wrong with a page, in a line each; by all of its rules, or by these."""
+    """Return axe-core's findings about a page, one line each; by all of its rules, or by these."""
     if page.evaluate("typeof axe === 'undefined'"):
         page.evaluate(AXE_SCRIPT)
     options = {"resultTypes": ["violations"]} | ({"runOnly": list(rules)} if rules else {})
@@ -115,7 +115,7 @@ def overflow(page: Page) -> int:
 
 
 def choose(page: Page, count: int, *, checked: bool = True) -> None:
-    """Check or uncheck all boxes of a page, once so many are there: a click returns when the first byte has come."""
+    """Check or uncheck all boxes when the page has `count` of them: a click returns before the page is complete."""
     boxes = page.get_by_role("checkbox")
     expect(boxes).to_have_count(count)
     for box in boxes.all():
@@ -123,7 +123,7 @@ def choose(page: Page, count: int, *, checked: bool = True) -> None:
 
 
 def picture(page: Page, name: str) -> None:
-    """Write a picture of a page into the folder that SCREENS names, if it does."""
+    """Write a picture of a page into the folder that SCREENS names, if it is set."""
     if SCREENS:
         page.screenshot(path=Path(SCREENS) / f"{name}.png", full_page=True)
 

@@ -1,4 +1,4 @@
-"""What the catcher has caught: mails to somebody, and the codes in them."""
+"""The caught mails to an address, and the codes in them."""
 
 import re
 

@@ -17,7 +17,7 @@ PART = bytes(16_384)
 
 @dataclass(frozen=True)
 class ServedCall:
-    """What reached the service: the target as it was asked, and headers by small names."""
+    """A call that reached the service: the target as it was sent, and headers by lower-case names."""
 
     method: str
     target: str

@@ -23,7 +23,7 @@ class Shell(Commands):
 
 
 def at_once(variables: dict[str, str], *words: str) -> "subprocess.CompletedProcess[str]":
-    """Run the command in this very process, which has imported all that it needs."""
+    """Run the command inside this process, which has already imported everything."""
     result = CliRunner().invoke(app, words, env={"COLUMNS": WIDE} | variables)
     assert result.exception is None or isinstance(result.exception, SystemExit), result.output
     return subprocess.CompletedProcess(words, result.exit_code, result.stdout, result.stderr)

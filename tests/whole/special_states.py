@@ -1,4 +1,4 @@
-"""Requests and tenants in special states: more time, a later start, break-glass, steps, pre-approvals."""
+"""Requests and tenants in special states: extensions, a later start, break-glass, approval steps, pre-approvals."""
 
 import json
 from datetime import datetime, timedelta
@@ -53,7 +53,7 @@ Lockbox does not cover:
 
 
 def declared(catalogue: str) -> str:
-    """Return the text of a catalogue whose OneDrive declares parameters."""
+    """Return the catalogue's text, with declared parameters for OneDrive."""
     return catalogue.replace(TITLE, f"{TITLE}    context: {json.dumps(PARAMETERS)}\n", 1)
 
 
@@ -66,7 +66,7 @@ def approved(world: World, request: AccessRequest) -> AccessRequest:
 
 
 def extension(world: World, **changes: Any) -> AccessRequest:
-    """Ask for two hours more of a window of an hour, and return that request."""
+    """Extend a window of one hour by two hours, and return the extension."""
     first = opened(world, **({"access_window": HOUR} | changes))
     wanted = ExtensionInput(2 * HOUR, "The index takes longer than I thought: 40 % are done.")
     with world.db.transaction() as session:
@@ -86,7 +86,7 @@ def later(world: World, **changes: Any) -> AccessRequest:
 
 
 def held_back(world: World, request: AccessRequest) -> AccessRequest:
-    """Approve what begins later, and make the policy stricter before it does."""
+    """Approve a request with a later start, and make the policy stricter before that start."""
     opened = approved(world, request)
     lay_down(world, quorum=2)
     return opened
@@ -110,7 +110,7 @@ def awaiting_finding(world: World, **changes: Any) -> AccessRequest:
 
 
 def overdue(world: World, **changes: Any) -> AccessRequest:
-    """Let a day pass in which nobody says whether it was justified."""
+    """Let a day pass without a finding about break-glass."""
     request = awaiting_finding(world, **changes)
     with unbound(world.db).begin() as connection:
         connection.execute(text("SET LOCAL session_replication_role = replica"))
@@ -127,7 +127,7 @@ def found_unjustified(world: World, **changes: Any) -> AccessRequest:
 
 
 def stepwise(world: World) -> AccessRequest:
-    """Ask where one group approves after another one."""
+    """Submit a request that one group must approve after another."""
     groups = {"security": group(world, "abe"), "legal": group(world, "ann", "amir")}
     stages = [{"group": "security"}, {"group": "legal", "order": 2}]
     lay_down(world, approval_window=HOUR, approval_reminders=[], groups=groups, stages=stages)
@@ -139,7 +139,7 @@ def first_step(world: World, request: AccessRequest) -> AccessRequest:
 
 
 def described(world: World, **changes: Any) -> AccessRequest:
-    """Ask to export, by somebody whom the vendor's directory knows, with all parameters and the worst severity."""
+    """Submit a request to export by an engineer in the vendor's directory, with all parameters and severity S1."""
     erin = world.people["erin"]
     entry = DirectoryEntry("Fabrikam Polska sp. z o.o.", "PL", "DE")
     with setting(world.db).transaction() as session:
@@ -181,7 +181,7 @@ def pre_approved(world: World) -> AccessRequest:
 
 
 def pre_approvals_of_each_kind(world: World) -> None:
-    """Have one that is proposed, one in force, one that is used up and one that was revoked."""
+    """Make a pre-approval that is proposed, one in force, one that is used up and one that was revoked."""
     pre_approval(world, "mailbox:sales-*@contoso.example", comment="The sales team moves this week.")
     pre_approval(world, "mailbox:support-*@contoso.example", "ann")
     pre_approval(world, "mailbox:board@contoso.example", "amir", max_uses=1)
@@ -191,7 +191,7 @@ def pre_approvals_of_each_kind(world: World) -> None:
 
 
 def held(world: World) -> None:
-    """Let both sides hold a tenant, whose log is kept for a time of its own."""
+    """Set legal holds of both sides on a tenant that has its own retention time."""
     does(world, "tara", tenant_data.keep_for, 400, most=None)
     does(world, "tara", legal_holds.hold, "A dispute about invoices of 2025.")
     does(world, "olga", legal_holds.hold, "Our counsel asks for it.")

@@ -1,4 +1,4 @@
-"""The commands of a newcomer, run as real processes in a clean environment, on a data folder of their own."""
+"""A newcomer's commands, run as real processes in a clean environment on a separate data folder."""
 
 import os
 import subprocess
@@ -17,7 +17,7 @@ CHECKOUT = Path(__file__).parents[2]
 
 
 class ModuleRunner:
-    """Starts modules of ours; everything that they start in turn bears the same mark in its environment."""
+    """Starts Lockbox modules; all their child processes have the same mark in their environment."""
 
     def __init__(self, place: Path) -> None:
         self.place = place
@@ -37,7 +37,7 @@ class ModuleRunner:
         )
 
     def left(self) -> list[str]:
-        """Return the command lines of all that still runs, and the embedded servers that do."""
+        """Return the command lines of all processes that still run, and the embedded servers that still run."""
         marked = [" ".join(process.cmdline()) for process in psutil.process_iter() if self._bears_mark(process)]
         return marked + (sorted(embedded.find(self.folder).pids) if self.folder.exists() else [])
 
@@ -50,7 +50,7 @@ class ModuleRunner:
 
 @contextmanager
 def opened() -> Iterator[ModuleRunner]:
-    """A terminal whose data folder every user can reach: as root the servers run as nobody."""
+    """A terminal whose data folder every user can reach, because under root the servers run as user `nobody`."""
     with tempfile.TemporaryDirectory(dir="/tmp", prefix="lockbox-terminal-") as folder:
         place = Path(folder)
         place.chmod(0o755)

@@ -1,4 +1,4 @@
-"""Several API processes on one port: limits and metrics are those of one, and one that ends is replaced."""
+"""Several API processes on one port: limits and metrics are as for one, and a process that ends is replaced."""
 
 import re
 import signal
@@ -53,7 +53,7 @@ def apis(template: ServerAddresses, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture
 def stage(apis: RunningStack) -> RunningStack:
-    """The same, started again where the test before has ended it; each process serves, and nobody is connected."""
+    """The same API, restarted if the previous test ended it; each process serves, and no client is connected."""
     if not apis.processes.running:
         apis.rows("DELETE FROM heartbeats RETURNING 1")
         apis.processes.start("api")
@@ -76,7 +76,7 @@ def connections(stage: RunningStack) -> Counter[int]:
 
 
 def asked(held: ExitStack, stage: RunningStack) -> tuple[int, socket.socket]:
-    """Open a connection, ask on it, and return the answer's status and the connection, which stays open."""
+    """Open a connection and call `/livez`; return the answer's status and the connection, which stays open."""
     opened = held.enter_context(socket.create_connection((HOST, stage.plan.api_port), timeout=10))
     opened.sendall(b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n")
     return int(opened.recv(4096).split()[1]), opened

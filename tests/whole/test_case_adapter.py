@@ -1,4 +1,4 @@
-"""The adapter of deploy/receivers as a process, asked as the notifications worker asks it."""
+"""The case adapter of deploy/receivers as a process, called as the notifications worker calls it."""
 
 import json
 import subprocess
@@ -31,7 +31,7 @@ CASES = {
 
 @dataclass
 class RunningAdapter:
-    """The sample, listening, with the secret of its file."""
+    """The running sample adapter, with the secret in its file."""
 
     url: str
     secret: str
@@ -46,7 +46,7 @@ class RunningAdapter:
         later: timedelta = timedelta(0),
         **parts: Any,
     ) -> httpx.Response:
-        """Ask it as Lockbox does, but for what is said otherwise."""
+        """Call the adapter as Lockbox does, apart from the given changes."""
         number, at = str(uuid4()), datetime.now(UTC) + later
         data = {
             "tenant": "contoso",

@@ -1,4 +1,4 @@
-"""Chaos in small: the faults of two seeds strike the real stack under load, and every invariant holds afterwards."""
+"""A small chaos run: the faults of two seeds hit the real stack under load, and every invariant holds afterwards."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +17,7 @@ PATIENCE = 2
 
 @pytest.fixture(scope="module")
 def template() -> Iterator[ServerAddresses]:
-    """Servers of this file's own, which its tests kill and change."""
+    """Servers of this file alone, which its tests kill and change."""
     with migrated_servers("chaos") as servers:
         yield servers
 

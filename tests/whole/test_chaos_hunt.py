@@ -1,4 +1,4 @@
-"""The bugs that chaos plants in processes: the prober and the checker find each on the real stack."""
+"""The bugs that chaos plants in processes: the prober and the checker find each bug on the real stack."""
 
 from dataclasses import replace
 from pathlib import Path

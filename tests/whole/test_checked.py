@@ -1,4 +1,4 @@
-"""The service that asks by itself, asked over HTTP: in doubt, whatever Lockbox says or fails to say, it is shut."""
+"""The sample service that checks access itself, over HTTP: whatever Lockbox answers or not, in doubt it refuses."""
 
 import json
 import socket
@@ -23,7 +23,7 @@ HANGS = 6.0
 
 
 class FakeLockbox:
-    """An upstream that answers the next question as it is told to, and remembers who asked what."""
+    """An upstream that answers the next access check as the test says, and records each check."""
 
     def __init__(self) -> None:
         self.how = "yes"
@@ -129,7 +129,7 @@ def lockbox() -> Iterator[FakeLockbox]:
 
 @pytest.fixture(scope="module")
 def guard(lockbox: FakeLockbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The guarded service as a process of its own, and its address."""
+    """The guarded service as a process; its address."""
     token = tmp_path_factory.mktemp("gate") / "token"
     token.write_text(f"{TOKEN}\n")
     port = own_port()

@@ -1,4 +1,4 @@
-"""The command `lockbox` about requests, run as people would, against a real API."""
+"""The `lockbox` commands about requests, run as people would, against a real API."""
 
 import csv
 import io

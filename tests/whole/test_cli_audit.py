@@ -20,7 +20,7 @@ PROCESSES = ("api",)
 
 @pytest.fixture
 def shell(stage: RunningStack) -> Shell:
-    """A terminal of a world of the test's own, in which a request was approved and given back, and sealed."""
+    """A terminal of a new world, in which a request was approved, completed and sealed."""
     shell = Shell(stage, stage.world(approval_window=600))
     submission = ("--tenant", shell.world.tenant.slug, "--service", "exchange-online", "--window", "10m")
     what = ("--resource", "mailbox:anna@contoso.example", "--justification", "It is broken")
@@ -35,7 +35,7 @@ def shell(stage: RunningStack) -> Shell:
 
 
 def believed(shell: Shell) -> tuple[str, ...]:
-    """Return what names the vendor's keys: that of the log, and that of approvals."""
+    """Return the options that name the vendor's keys: of the log, and of approvals."""
     approvals = ApprovalKeys(signing_keys.read([shell.stage.plan.keys / APPROVAL_KEY])).public
     return "--key", public().text, "--key", approvals.text
 

@@ -1,4 +1,4 @@
-"""`lockbox bootstrap`: the first operator of an empty database, once, whoever tries it at the same time."""
+"""`lockbox bootstrap` makes the first operator of an empty database, once, even if several run at the same time."""
 
 import json
 import os
@@ -80,7 +80,9 @@ def test_the_first_operators_token_can_read_but_opens_no_window(stage: RunningSt
 
 
 @pytest.mark.far
-def test_the_code_printed_by_bootstrap_is_a_day_long_invitation_of_the_operator(stage: RunningStack) -> None:
+def test_the_code_printed_by_bootstrap_is_an_invitation_of_the_operator_valid_for_one_day(
+    stage: RunningStack,
+) -> None:
     made = at_once(owner(stage.urls, LOCKBOX_PUBLIC_URL=stage.plan.public_url), *OLGA)
     (code,) = CODE.findall(made.stderr)
     (row,) = stage.rows(
@@ -127,7 +129,7 @@ def test_bootstrap_is_refused_where_people_ever_existed(
 
 
 def tries(urls: Urls, number: int = 1) -> str:
-    """Try to make the first operator and return the token, or that it was refused."""
+    """Try to make the first operator; return the token, or `refused`."""
     try:
         with as_owner(urls.owner) as session:
             made = bootstrap.first_operator(

@@ -1,4 +1,4 @@
-"""`lockbox policy`: a file is shown, compared, and put in place of the version that it was made from."""
+"""`lockbox policy`: a policy file is shown, compared, and set in place of the version from which it was made."""
 
 import json
 import re
@@ -17,12 +17,12 @@ PROCESSES = ("api",)
 
 @pytest.fixture
 def shell(stage: RunningStack) -> Shell:
-    """A terminal of a world of the test's own, whose policy is the default one."""
+    """A terminal of a new world with the default policy."""
     return Shell(stage, stage.world(**Policy().model_dump()))
 
 
 def written(path: Path, **changes: Any) -> Path:
-    """Write a policy file: the default one with changes."""
+    """Write a policy file: the default policy with changes."""
     file = path / "policy.json"
     file.write_text(json.dumps(Policy().model_dump(mode="json") | changes), encoding="utf-8")
     return file

@@ -1,4 +1,4 @@
-"""`lockbox sign-in`: from an empty database to a first customer, by a passkey, a page and a terminal."""
+"""`lockbox sign-in`: from an empty database to a first customer, with a passkey, a page and a terminal."""
 
 import json
 import re
@@ -68,7 +68,7 @@ class PasskeyVisitor:
 
 @pytest.fixture
 def olga(stage: RunningStack) -> Iterator[PasskeyVisitor]:
-    """The first operator, who has entered the code that bootstrap printed, and added a passkey."""
+    """The browser of the first operator, who has entered the code that bootstrap printed, and added a passkey."""
     home = stage.plan.public_url
     variables = {"LOCKBOX_ENVIRONMENT": "test", "LOCKBOX_OWNER_DATABASE_URL": stage.urls.owner}
     made = lockbox(variables | {"LOCKBOX_PUBLIC_URL": home}, *OLGA)
@@ -81,19 +81,19 @@ def olga(stage: RunningStack) -> Iterator[PasskeyVisitor]:
 
 @dataclass
 class WaitingSignIn:
-    """`lockbox sign-in` that waits."""
+    """A waiting `lockbox sign-in`."""
 
     process: "subprocess.Popen[str]"
     code: str
 
     def ended(self) -> tuple[int, str, str]:
-        """Wait until it ends, and return how, and what it printed."""
+        """Wait until the command ends; return its exit code and what it printed."""
         out, err = self.process.communicate(timeout=PATIENCE)
         return self.process.returncode, out, err
 
 
 def begin(known: dict[str, str], errors: Path, *words: str) -> WaitingSignIn:
-    """Begin to sign in and return once the code is shown."""
+    """Start the sign-in, and return when the code is shown."""
     with errors.open("w") as err:
         process = subprocess.Popen(
             [sys.executable, "-m", "cli", "sign-in", *words],

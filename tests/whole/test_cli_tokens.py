@@ -1,4 +1,4 @@
-"""`lockbox token` and `lockbox me`: one's own tokens, each printed once and by itself."""
+"""`lockbox token` and `lockbox me`: a person's own tokens, each printed once and alone on stdout."""
 
 import pytest
 
@@ -16,7 +16,7 @@ def shell(stage: RunningStack) -> Shell:
 
 
 def printed(ended: CommandResult) -> str:
-    """Return the token that was printed, by itself and with a warning beside it."""
+    """Return the token that was printed alone on stdout, with a warning on stderr."""
     assert ended.code == 0, ended
     assert ended.err.startswith("This is the only time that the token is shown")
     token = ended.out.removesuffix("\n")

@@ -1,4 +1,4 @@
-"""docker-compose.yml, read: it is valid, shut tight, and names only what exists in the code."""
+"""The text of docker-compose.yml: it is valid, hardened, and names only what exists in the code."""
 
 import json
 import re
@@ -166,7 +166,7 @@ def test_images_in_compose_are_pinned_and_lockboxs_image_is_built_once() -> None
     assert services()["redis"]["image"].partition("@")[0] == f"valkey/valkey:{major}.{minor}", "as in the tests"
 
 
-def test_compose_publishes_loopback_ports_only() -> None:
+def test_compose_publishes_only_loopback_ports() -> None:
     published = {name: service["ports"] for name, service in services().items() if "ports" in service}
     assert published == {
         "proxy": [f"127.0.0.1:{API_PORT}:{API_PORT}"],
@@ -288,7 +288,7 @@ def test_the_values_of_environment_variables_in_compose_are_valid(monkeypatch: p
 
 
 def _from_checkout(service: dict[str, Any], value: str) -> str:
-    """Return the file of the checkout that is mounted at this path, or the value as it is."""
+    """Return the file of the checkout that is mounted at this path, or the value unchanged."""
     mounts = (mount.split(":") for mount in service.get("volumes", ()))
     return next((str(CHECKOUT / source) for source, target, *_ in mounts if target == value), value)
 
@@ -326,7 +326,7 @@ def test_every_mount_and_network_in_compose_exists() -> None:
     assert (CHECKOUT / "deploy" / "compose" / "roles.sh").stat().st_mode & 0o111
 
 
-def test_checkpoints_in_compose_are_separate_and_written_by_the_sealing_worker_only() -> None:
+def test_checkpoints_in_compose_are_separate_and_written_only_by_the_sealing_worker() -> None:
     holding = {name for name, service in ours().items() if "LOCKBOX_CHECKPOINT_FOLDER" in service["environment"]}
 
     assert holding == {"api", "worker", "connectors"}

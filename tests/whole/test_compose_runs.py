@@ -1,4 +1,4 @@
-"""docker-compose.yml, run without an engine: each service with what the file gives it and nothing else."""
+"""docker-compose.yml, run without a container engine: each service gets only what the file gives it."""
 
 import socket
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ SERVICES = ("api", "worker", "notifications", "flower")
 
 @pytest.fixture(scope="module")
 def containers() -> Iterator[Containers]:
-    """The stack after its service `migrate` has run."""
+    """The stack after the service `migrate` has run."""
     with containers_of() as made:
         assert made.start("migrate").wait(60) == 0, made.log("migrate").read_text()
         yield made

@@ -1,4 +1,4 @@
-"""The script that makes the secrets of docker-compose.yml: names and modes, and that the settings take them."""
+"""The script that makes the secrets of docker-compose.yml: file names, modes, and that the settings accept them."""
 
 import subprocess
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The API and the connector worker together: a window is opened at a Postgres, and closed as it ends."""
+"""The API and the connector worker together: a window is opened at a Postgres target, and closed when it ends."""
 
 import os
 import socket
@@ -44,7 +44,7 @@ SOON = 6.0
 def connector_worker(
     stage: RunningStack, target: PostgresTarget, catalogue: Path, redis_url: str = ""
 ) -> Iterator[None]:
-    """Run a connector worker beside a stage, by its Redis if no other is given, and stop it at the end."""
+    """Run a connector worker for a stage, with the stage's Redis by default, and stop it at the end."""
     settings = {
         "LOCKBOX_ENVIRONMENT": "test",
         "LOCKBOX_CONNECTORS_DATABASE_URL": stage.urls.connectors,
@@ -68,7 +68,7 @@ def connector_worker(
 
 
 def written_catalogue(folder: Path, world: World, target: PostgresTarget) -> Path:
-    """Write a catalogue with a service at the Postgres, and one whose target is the listener of `hanging`."""
+    """Write a catalogue with a service at the Postgres target, and one whose target is the listener of `hanging`."""
     written = folder / "catalogue.yaml"
     facts = {"tenant": world.tenant.slug, "role": target.reader, "hanging": HANGING}
     written.write_text(CATALOGUE.format(**facts), encoding="utf-8")
@@ -77,7 +77,7 @@ def written_catalogue(folder: Path, world: World, target: PostgresTarget) -> Pat
 
 @contextmanager
 def hanging(folder: Path) -> Iterator[None]:
-    """Have the other target be a listener that takes every connection and never answers."""
+    """Make the other target a listener that accepts every connection and never answers."""
     file = folder / "hangs"
     with socket.create_server(("127.0.0.1", 0), backlog=64) as listener:
         file.write_text(f"http://127.0.0.1:{listener.getsockname()[1]}/\n{new_secret()}\n", encoding="utf-8")

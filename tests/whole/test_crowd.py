@@ -1,4 +1,4 @@
-"""A crowd of notifications to a dead host, on a stage of its own: it leaves the senders busy."""
+"""Very many notifications to a dead host, on a separate stage, because the senders stay busy afterwards."""
 
 import socket
 

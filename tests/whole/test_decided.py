@@ -1,4 +1,4 @@
-"""A real browser after a decision: banner and address are those of its page, and loading it again decides nothing."""
+"""A real browser after a decision: the page has its own banner and address, and reloading it decides nothing."""
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.far, pytest.mark.skipif(people.PROGRAM is None, reason
 
 
 def shoot(page: Page, name: str) -> None:
-    """Keep a picture where somebody wants to look at it."""
+    """Save a picture if SCREENS is set."""
     if SCREENS:
         page.screenshot(path=f"{SCREENS}/decided-{name}.png")
 

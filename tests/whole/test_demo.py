@@ -1,4 +1,4 @@
-"""The demo, run as a newcomer does: it proves all it says, fails where something is off, leaves nothing behind."""
+"""The demo, run as a newcomer does: it proves its claims, fails if something is wrong, and leaves nothing behind."""
 
 import re
 import signal
@@ -47,7 +47,7 @@ PROOFS = {
 
 @pytest.fixture(scope="module")
 def here() -> Iterator[ModuleRunner]:
-    """A terminal; all tests share its data folder, as runs one after another do."""
+    """A terminal; all tests share its data folder, as consecutive runs do."""
     with terminal.opened() as opened:
         yield opened
 
@@ -57,7 +57,7 @@ def play(here: ModuleRunner, **variables: str) -> "subprocess.Popen[str]":
 
 
 def wait_for(process: "subprocess.Popen[str]", begins: str) -> None:
-    """Read lines until one tells of this."""
+    """Read lines until one contains this text."""
     assert process.stdout
     assert process.stderr
     said = ""

@@ -1,4 +1,4 @@
-"""`lockbox doctor` on real servers, each broken in one way: what it finds, how to mend it, and no secret."""
+"""`lockbox doctor` on real servers, each broken in one way: it names the fault and the fix, and prints no secret."""
 
 import asyncio
 import grp
@@ -59,7 +59,7 @@ DAY = timedelta(days=1)
 
 @pytest.fixture(autouse=True)
 def _own_port(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Look at a port that no other test listens on."""
+    """Use an API port on which no other test listens."""
     monkeypatch.setenv("LOCKBOX_API_PORT", str(own_port()))
 
 
@@ -78,7 +78,7 @@ def findings(monkeypatch: pytest.MonkeyPatch, **variables: str) -> list[DoctorFi
 
 
 def bad(found: list[DoctorFinding]) -> list[DoctorFinding]:
-    """Return what is not well, but for what the Postgres of the tests does on purpose."""
+    """Return the findings that are not ok, without those about deliberate settings of the tests' Postgres."""
     assert all(one.fix for one in found if one.level is not FindingLevel.OK)
     assert not [one for one in found if one.level is FindingLevel.OK and one.fix]
     return [
@@ -183,7 +183,7 @@ def test_doctor_distinguishes_a_refused_database_role_from_an_unreachable_postgr
         ("LOCKBOX_OWNER_DATABASE_URL", "worker", "does not own the tables", "use lockbox_owner"),
     ],
 )
-def test_doctor_reports_a_process_with_another_processs_database_role(
+def test_doctor_reports_a_process_with_the_database_role_of_another_process(
     urls: Urls, monkeypatch: pytest.MonkeyPatch, *, variable: str, login: str, says: str, fix: str
 ) -> None:
     one = only(findings(monkeypatch, **{variable: getattr(urls, login)}))
@@ -410,7 +410,7 @@ def relay_of(url: str, **changes: Any) -> DoctorFinding:
     return only(list(check_mail_relay(Settings(environment="test", smtp_url=url, **changes))))
 
 
-def test_doctor_names_a_relay_refusing_mail_with_what_to_change(tmp_path: Path) -> None:
+def test_doctor_names_a_relay_that_refuses_mail_and_says_what_to_change(tmp_path: Path) -> None:
     with relaying() as plain, relaying(tls=certified(tmp_path, "localhost")) as untrusted:
         away = relay_of(f"smtp://127.0.0.1:{own_port()}")
         in_the_clear = relay_of(f"smtp+starttls://localhost:{plain.port}")
@@ -447,7 +447,7 @@ def test_doctor_reports_a_sender_address_that_other_relays_refuse() -> None:
 
 
 class SilentServer(LocalServer):
-    """Takes connections, and says nothing."""
+    """Accepts connections, and never answers."""
 
     async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Wait until the caller hangs up."""
@@ -456,7 +456,7 @@ class SilentServer(LocalServer):
 
 
 def keyed(folder: Path, name: str, lasts: timedelta = 3650 * DAY) -> tuple[bytes, bytes]:
-    """Return a key and a certificate that is its own authority, and write both into a file."""
+    """Return a key and a self-signed certificate, and write both into a file."""
     key, own, now = ec.generate_private_key(ec.SECP256R1()), x509.Name([]), datetime.fromtimestamp(time.time(), UTC)
     certificate = (
         x509.CertificateBuilder(own, own, key.public_key(), x509.random_serial_number())
@@ -556,7 +556,7 @@ def test_doctor_accepts_lockboxs_own_port_and_reports_an_invalid_port(
 
 
 class ScriptedApi(LocalServer):
-    """Gives every call one answer."""
+    """Gives every call the same answer."""
 
     def __init__(self, status: str, body: str) -> None:
         super().__init__()
@@ -570,7 +570,7 @@ class ScriptedApi(LocalServer):
 
 @contextmanager
 def as_nobody() -> Iterator[None]:
-    """Be another user for a while, where we are root, who may read everything."""
+    """Become another user for a while if the test runs as root, who may read everything."""
     if os.geteuid():
         yield
         return
@@ -619,7 +619,7 @@ def test_doctor_reports_key_files_and_checkpoint_folders_owned_by_another_user()
     ]
 
 
-def test_doctor_reports_an_inaccessible_parent_folder_of_keys_checkpoints_and_targets() -> None:
+def test_doctor_reports_an_inaccessible_parent_folder_of_keys_or_checkpoints_or_targets() -> None:
     with own_folder("doctor") as place:
         shut, link = place / "shut in", place / "link.pem"
         (shut / "checkpoints").mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""`lockbox doctor --unit` on the files of deploy/systemd: no false alarm, and each planted fault with its mend."""
+"""`lockbox doctor --unit` on the files of deploy/systemd: no false alarm, and each planted fault with its fix."""
 
 import json
 import os
@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.far, pytest.mark.timeout(300)]
 
 @pytest.fixture(scope="module")
 def machine(template: ServerAddresses) -> Iterator[MachineOfUnits]:
-    """One for all: each fault is mended."""
+    """One machine for all tests: each test repairs its fault."""
     with fresh_database(template) as urls, machine_of_units(urls) as made, local_issuer() as issuer:
         made.issuer = issuer.url
         yield made
@@ -135,7 +135,7 @@ def _listed(*files: Path) -> str:
 
 
 def _printed(machine: MachineOfUnits, found: Finding, *arguments: str, **variables: str) -> str:
-    """Run the command of ours that the fix of a finding names in backquotes, and return what it prints."""
+    """Run the `lockbox` command that a finding's fix names in backquotes, and return what it prints."""
     named = re.search(r"`lockbox (.+?)`", found["fix"])
     assert named, found
     return machine.runs(*named[1].split(), *arguments, **variables)
@@ -263,7 +263,7 @@ def test_doctor_reports_missing_database_grants_and_prints_the_sql_that_restores
 
 @pytest.fixture(scope="module")
 def own_postgres() -> Iterator[ServerAddresses]:
-    """One whose limits only these tests meet."""
+    """A Postgres whose limits only these tests reach."""
     with migrated_servers("limits") as servers:
         yield servers
 
@@ -302,7 +302,7 @@ def test_doctor_reports_too_few_connections_and_the_suggested_fix_works(
 
 
 class LoginRelay(MailRelay):
-    """Takes mail of those alone who have logged in."""
+    """Accepts mail only after an SMTP login."""
 
     async def _to_recipient(self, recipient: str) -> str:
         if not any(line.startswith("AUTH") for line in self.said):

@@ -1,4 +1,4 @@
-"""The embedded servers, really started: in folders of their own, killed, healed, refused."""
+"""The embedded servers, really started: in separate folders, killed, restarted, refused."""
 
 import json
 import os
@@ -75,7 +75,7 @@ sys.stdin.read()
 
 @pytest.fixture(scope="module")
 def place() -> Iterator[Path]:
-    """A folder that every user can enter, and to make data folders in; pytest's own are closed to others."""
+    """A folder for data folders that every user can enter; pytest's own folders are closed to other users."""
     folder = Path(tempfile.mkdtemp(dir="/tmp", prefix="lockbox-embedded-"))
     folder.chmod(0o755)
     yield folder
@@ -295,7 +295,7 @@ def test_killed_embedded_servers_restart_on_their_ports_and_redis_can_start_empt
 
 @pytest.mark.far
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a process ends with its first thread")
-def test_a_killed_embedded_server_counts_as_gone_only_once_its_port_is_free() -> None:
+def test_a_killed_embedded_server_counts_as_gone_only_when_its_port_is_free() -> None:
     with subprocess.Popen([sys.executable, "-c", LAST_THREAD], stdin=PIPE, stdout=PIPE) as process:
         assert process.stdin
         assert process.stdout
@@ -464,13 +464,13 @@ def test_embedded_servers_work_without_root(place: Path) -> None:
 
 
 def can(path: str, what: str) -> bool:
-    """Whether the user that the servers run as may read (-r) or run (-x) it."""
+    """Return whether the user that the servers run as may read (-r) or run (-x) a file."""
     command = ["/bin/sh", "-c", 'test "$0" "$1"', what, path]
     return subprocess.run(command, check=False, user=SERVERS_UID).returncode == 0
 
 
 def reachable_interpreter() -> str | None:
-    """An interpreter of our version that this user can run; the one of root may lie where only root can go."""
+    """Return a Python of this version that the servers' user can run; root's may be where only root can go."""
     same = f"/usr/bin/python{sys.version_info.major}.{sys.version_info.minor}"
     return next((program for program in (sys.executable, same) if can(program, "-x")), None)
 

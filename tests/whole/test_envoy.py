@@ -1,4 +1,4 @@
-"""The file for Envoy, which no package has: Envoy's definitions take it, and Lockbox answers what it would ask."""
+"""The file for Envoy, which no package provides: Envoy's definitions accept it, and Lockbox answers Envoy's calls."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -90,7 +90,7 @@ def test_the_envoy_file_strips_forgeable_headers(manager: HttpConnectionManager)
 def asked(
     home: Installation, gate: ExtAuthz, target: str, *more: tuple[str, str], method: str = "GET"
 ) -> EntranceAnswer:
-    """Ask as Envoy does: the call itself, with the prefix before its path and only the headers that may pass."""
+    """Check a call as Envoy does: send it with the prefix before its path and only the headers that may pass."""
     allowed = ALWAYS | {pattern.exact for pattern in gate.allowed_headers.patterns}
     client = [
         ("Host", f"{home.world.tenant.slug}.mail.example"),

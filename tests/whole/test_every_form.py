@@ -1,4 +1,4 @@
-"""Every form of every page in a real browser: sent by whom it is for, and refused where it is filled in wrongly."""
+"""Every form of every page in a real browser: its users send it, and invalid input is refused."""
 
 import json
 import re
@@ -76,13 +76,13 @@ def playground(stage: RunningStack, world: World, folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def world() -> list[World]:
-    """The world that is walked through, once there is one."""
+    """A list for the world whose pages are crawled; empty until `book` has made it."""
     return []
 
 
 @pytest.fixture(scope="module")
 def book(template: ServerAddresses, tmp_path_factory: pytest.TempPathFactory, world: list[World]) -> Iterator[Book]:
-    """One stack for all scenes, whose playground is on and whose vendor has an identity provider."""
+    """One stack for all scenes, with a playground and an identity provider of the vendor."""
     logs = tmp_path_factory.mktemp("logs")
     with stage_of(template, logs, names=()) as found, local_issuer() as issuer:
         world.append(furnished(found))

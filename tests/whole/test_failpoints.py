@@ -1,4 +1,4 @@
-"""Some of the failpoints, one on each way through the house: a process ends there, and nothing is lost by it."""
+"""Some of the failpoints, one on each path through the code: a process ends there, and nothing is lost."""
 
 from collections.abc import Iterator
 
@@ -21,7 +21,7 @@ CHOSEN = {scene.title: scene for scene in SCENES if scene.title in QUICK}
 
 @pytest.fixture(scope="module")
 def stage(template: ServerAddresses, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Theatre]:
-    """The whole stack, whose processes end as they are told."""
+    """The whole stack, whose processes end at the given failpoints."""
     with theatre(template, tmp_path_factory.mktemp("failpoints") / "logs") as found:
         yield found
 

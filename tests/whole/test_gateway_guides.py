@@ -1,4 +1,4 @@
-"""The trials with which pages of gateways, guard and webhooks begin: their commands are run as they stand there."""
+"""The trials at the start of the pages on gateways, guard and webhooks: their commands run exactly as written."""
 
 import os
 import re
@@ -34,19 +34,19 @@ pytestmark = [pytest.mark.far, pytest.mark.timeout(400)]
 
 @dataclass(frozen=True)
 class GuideReader:
-    """A person in the folder of a checkout, where Lockbox runs; the ports that the pages name are our own here."""
+    """A person in the folder of a checkout, where Lockbox runs; the ports on the pages are replaced by free ones."""
 
     folder: Path
     ports: dict[str, str]
 
     def own(self, written: str) -> str:
-        """Return a page's commands, or a file that they use, with our ports."""
+        """Return a page's commands, or a file that they use, with the replaced ports."""
         for named, ours in self.ports.items():
             written = re.sub(rf"\b{named}\b", ours, written)
         return written
 
     def type(self, *blocks: str) -> str:
-        """Run commands in a shell of a person, where jobs have numbers; return all that is printed."""
+        """Run commands in an interactive-like shell, where jobs have numbers; return all output."""
         path = os.pathsep.join([os.defpath, *(str(found.parent) for one in KINDS.values() if (found := one.find()))])
         ran = subprocess.run(
             [BASH, "-m", "-c", self.own("\n".join(blocks))], cwd=self.folder,
@@ -66,7 +66,7 @@ def trial(page: str) -> list[str]:
 
 
 def serving(port: str) -> str:
-    """Return the command that waits until a gateway routes calls, as a person does who types."""
+    """Return a command that waits until a gateway routes calls, as a person who types would."""
     asked = f"curl -s -o /dev/null -w '%{{http_code}}' http://{HOST}:{port}/"
     return f"for i in $(seq 100); do case $({asked}) in 000|404) sleep 0.1;; *) break;; esac; done\n"
 

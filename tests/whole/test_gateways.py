@@ -1,4 +1,4 @@
-"""One table of calls against each real gateway: what is refused never reaches the service, what is judged does."""
+"""One table of calls against each real gateway: a refused call never reaches the service, an allowed one does."""
 
 import json
 import time
@@ -124,13 +124,13 @@ def entrance(
 
 @pytest.fixture(scope="module")
 def opened_before() -> dict[str, OpenMailbox]:
-    """The mailbox that `opened` opened last at each kind of gateway."""
+    """For each kind of gateway, the mailbox that `opened` opened last."""
     return {}
 
 
 @pytest.fixture
 def opened(entrance: Entrance, opened_before: dict[str, OpenMailbox]) -> OpenMailbox:
-    """A mailbox with a window to read and export, for all tests that leave it open; a suspension ends it."""
+    """A mailbox with a window to read and export, shared by tests that leave it open; a suspension ends it."""
     found = opened_before.get(entrance.kind)
     if found is None or entrance.ask(f"/mailboxes/{found[0]}").status != 200:
         mailbox = address()
@@ -138,7 +138,9 @@ def opened(entrance: Entrance, opened_before: dict[str, OpenMailbox]) -> OpenMai
     return found
 
 
-def test_a_gateway_admits_a_call_by_an_open_window_and_describes_the_window_in_headers(entrance: Entrance) -> None:
+def test_a_gateway_admits_a_call_covered_by_an_open_window_and_describes_the_window_in_headers(
+    entrance: Entrance,
+) -> None:
     mailbox = address()
     request_id = entrance.opened(mailbox)
 
@@ -199,7 +201,7 @@ def test_a_gateway_knows_no_caller_without_a_valid_token(entrance: Entrance) -> 
     entrance.refused(f"/mailboxes/{mailbox}", ("Authorization", f"Bearer {entrance.home.token('mallory')}"))
 
 
-def test_at_a_gateway_a_window_covers_its_resource_action_and_tenant_only(entrance: Entrance) -> None:
+def test_at_a_gateway_a_window_covers_only_its_resource_and_action_and_tenant(entrance: Entrance) -> None:
     mailbox = address()
     entrance.opened(mailbox)
 

@@ -1,4 +1,4 @@
-"""The examples on the guard as processes: who is let in, what is refused, and that they stay shut without Lockbox."""
+"""The guard's examples as processes: who is admitted, what is refused, and that they refuse without Lockbox."""
 
 import sqlite3
 import subprocess

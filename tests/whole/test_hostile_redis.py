@@ -1,4 +1,4 @@
-"""Anything at all in Redis: whoever can write there delays the workers at worst, and ends none of them."""
+"""Arbitrary data in Redis: an attacker who can write there can at worst delay workers, and ends none of them."""
 
 import base64
 import json
@@ -49,7 +49,7 @@ COMMANDS: dict[str, dict[str, Any]] = {
 
 
 def envelope(body: object, **changes: Any) -> dict[str, Any]:
-    """Return what a task looks like in a list, with changes."""
+    """Return a task in the form that it has in a Redis list, with changes."""
     encoded = base64.b64encode(json.dumps(body).encode()).decode()
     headers = {"task": "lockbox.expire", "id": str(new_id()), "lang": "py", "retries": 0, "timelimit": [None, None]}
     properties = {
@@ -123,9 +123,9 @@ def answering(stage: RunningStack) -> set[str]:
 
 
 def _replies(stranger: Celery, commands: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """Broadcast commands under one ticket, the last of which both workers answer, and return the first two answers.
+    """Broadcast commands with one ticket, and return the first two answers; both workers answer the last command.
 
-    A worker takes them one after the other: whoever answered another one did so before the last.
+    A worker handles them in order, so that an answer to an earlier command would come before those to the last.
     """
     ticket = str(new_id())
     with stranger.connection_or_acquire() as connection:
@@ -138,7 +138,7 @@ def _replies(stranger: Celery, commands: Mapping[str, dict[str, Any]]) -> list[d
 
 
 def works(stage: RunningStack) -> None:
-    """Check that somebody is prompted, that time runs out and that both workers answer."""
+    """Check that approvers are prompted, a request times out, and both workers answer."""
     world = stage.world(approval_window=3)
     request = world.submit()
     wait_until(lambda: any(str(request.id) in mail for mail in stage.caught.texts()), "the approvers are prompted")
@@ -152,7 +152,7 @@ def both_answer(stage: RunningStack) -> None:
 
 @pytest.fixture
 def living(stage: RunningStack) -> Iterator[RunningStack]:
-    """The stage; no process of it may end in the test, Flower's apart."""
+    """The stage; no process except Flower may end during the test."""
     before = {name: child.pid for name, child in stage.processes.running.items() if name != "flower"}
     yield stage
     assert stage.processes.ended().keys() <= {"flower"}
@@ -160,7 +160,7 @@ def living(stage: RunningStack) -> Iterator[RunningStack]:
 
 
 @pytest.mark.far
-def test_any_garbage_in_redis_is_dropped_counted_and_ends_no_worker(living: RunningStack) -> None:
+def test_any_garbage_in_redis_is_dropped_and_counted_and_ends_no_worker(living: RunningStack) -> None:
     redis = redis_of(living)
 
     for _ in range(3):

@@ -1,4 +1,4 @@
-"""The image of the containers, without an engine: what is copied, what is installed, and that it suffices."""
+"""The container image, without an engine: what is copied, what is installed, and that both suffice."""
 
 import re
 import subprocess
@@ -28,7 +28,7 @@ MODULES = (
 
 
 def said(word: str) -> list[list[str]]:
-    """Return the words after an instruction of the Dockerfile, each time that it is given."""
+    """Return the words after each occurrence of a Dockerfile instruction."""
     return [line.split()[1:] for line in LINES if line.startswith(f"{word} ")]
 
 
@@ -37,7 +37,7 @@ def copied() -> set[str]:
 
 
 def part(*extra: str) -> set[str]:
-    """Return the names in the part of the lock that the image is built from."""
+    """Return the packages in the part of the lock file from which the image is built."""
     script = [sys.executable, "deploy/compose/lock.py", *extra]
     text = subprocess.run(script, cwd=CHECKOUT, capture_output=True, text=True, timeout=60, check=True).stdout
     entries = re.split(r"^(?=[a-z0-9])", text, flags=re.MULTILINE)[1:]

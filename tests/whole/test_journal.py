@@ -1,4 +1,4 @@
-"""A worker's journal is JSON, line by line: also what Celery, Python and others print by themselves."""
+"""Every line of a worker's journal is JSON, even what Celery, Python and others print themselves."""
 
 import json
 

@@ -38,7 +38,7 @@ PUBLIC, CLUSTER, METADATA = "93.184.216.34", "10.1.2.3", "169.254.169.254"
 
 @dataclass(frozen=True)
 class Built:
-    """What kustomize made of the files, and the folder of the secrets that went in."""
+    """What kustomize built from the files, and the folder of the secrets that it used."""
 
     documents: list[dict[str, Any]]
     secrets: Path
@@ -56,7 +56,7 @@ class Built:
         return dict(found)
 
     def files(self, component: str, path: str) -> dict[str, str]:
-        """Return the files that a container finds under a path, of secrets and settings."""
+        """Return the files of secrets or settings that a container finds under a path."""
         volumes = {pod["name"]: pod for pod in self.pods()[component]["spec"]["volumes"]}
         (mount,) = [one for one in self.container(component)["volumeMounts"] if one["mountPath"] == path]
         volume = volumes[mount["name"]]
@@ -315,14 +315,14 @@ def selected(selector: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
 
 
 def has_port(rule: Mapping[str, Any], port: int) -> bool:
-    """Return whether a rule is about a port of TCP."""
+    """Return whether a rule covers a TCP port."""
     return "ports" not in rule or any(
         one["protocol"] == "TCP" and one["port"] <= port <= one.get("endPort", one["port"]) for one in rule["ports"]
     )
 
 
 def holds(blocks: Iterable[Mapping[str, Any]], address: str) -> bool:
-    """Return whether any of these peers is a network with this address in it."""
+    """Return whether one of these peers is a network that contains this address."""
     for peer in blocks:
         block = peer.get("ipBlock")
         if block and ip_address(address) in ip_network(block["cidr"]):
@@ -331,7 +331,7 @@ def holds(blocks: Iterable[Mapping[str, Any]], address: str) -> bool:
 
 
 def reaches(built: Built, component: str, address: str, port: int) -> bool:
-    """Return whether the policies let a pod of this component call that address."""
+    """Return whether the network policies let a pod of this component call that address."""
     labels = built.pods()[component]["metadata"]["labels"]
     rules = [
         rule

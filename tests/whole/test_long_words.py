@@ -1,4 +1,4 @@
-"""What is long: words without a blank, texts of thousands of lines. No page grows wider, and nothing is hidden."""
+"""Long words without spaces and texts of thousands of lines: no page grows wider, and nothing is hidden."""
 
 from collections.abc import Iterator
 from datetime import timedelta
@@ -74,7 +74,7 @@ def desk(stage: RunningStack) -> Iterator[BrowserDesk]:
 
 @pytest.fixture(scope="module")
 def hostile(stage: RunningStack) -> tuple[World, dict[str, str]]:
-    """A world in which whoever could name something gave it one long word."""
+    """A world in which every name that people can choose is one long word."""
     world = stage.world(approval_window=3600, review_window=3600)
     said: dict[str, Any] = {
         "justification": WORD * 20,

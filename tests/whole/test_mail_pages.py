@@ -1,4 +1,4 @@
-"""Mails as pages in a real browser: none is wider than its window, whatever long words are in it."""
+"""Mails as pages in a real browser: none is wider than the window, whatever long words it contains."""
 
 import pytest
 from playwright.sync_api import ViewportSize

@@ -1,4 +1,4 @@
-"""Messages through the real broker: made up, doubled, or with a timer; and what Flower shows and refuses."""
+"""Queue messages through the real broker: forged, repeated or delayed; and what Flower shows and refuses."""
 
 import re
 import time
@@ -179,7 +179,7 @@ def test_no_celery_task_can_be_sent_with_a_countdown_or_an_eta(stage: RunningSta
 
 @pytest.mark.far
 def test_no_celery_task_has_a_soft_time_limit(stage: RunningStack) -> None:
-    """A parent that waits for the broker sends it late, to a child that has long done its task and dies of it."""
+    """A parent that waits for the broker signals late: the child's task is done, and the signal kills the child."""
     ended = stage.python(SOFT_LIMITS)
 
     assert ended.stdout.split() == ["None"] * 9, ended.stderr

@@ -1,4 +1,4 @@
-"""What must never happen, tried on the real stack: killed workers, lost Redis, restarted Postgres."""
+"""What must never be lost or late, tried on the real stack: killed workers, lost Redis, restarted Postgres."""
 
 import os
 import signal
@@ -34,7 +34,7 @@ raise SystemExit(not answers(app, f"core@{socket.gethostname()}"))
 
 @pytest.fixture(scope="module")
 def template() -> Iterator[ServerAddresses]:
-    """Servers of this file's own, which its tests kill and change."""
+    """Servers of this file alone, which its tests kill and change."""
     with migrated_servers("never") as servers:
         yield servers
 

@@ -1,4 +1,4 @@
-"""A data folder that another version of Lockbox made: `make run` and `make demo` say what to do, and leave it."""
+"""A data folder of another Lockbox version: `make run` and `make demo` say what to do, and leave it unchanged."""
 
 from collections.abc import Iterator
 
@@ -19,7 +19,7 @@ SECONDS = 120
 
 @pytest.fixture(scope="module")
 def here() -> Iterator[ModuleRunner]:
-    """A terminal, and in its data folder a database of a revision that is not there any more."""
+    """A terminal with a database in its data folder, at a revision that no longer exists."""
     with terminal.opened() as opened:
         servers = embedded.start(opened.folder, environment="test", only=("postgres",))
         migrations.upgrade(servers.owner_database_url)

@@ -1,4 +1,4 @@
-"""docs/operating: its commands are run as they stand there, in their order, against real servers and processes."""
+"""The commands of docs/operating, run exactly as written and in order, against real servers and processes."""
 
 import re
 from collections.abc import Iterator

@@ -41,7 +41,7 @@ def count(page: Page, name: str) -> int:
 
 
 def seen_at_once(page: Page) -> dict[str, bool]:
-    """Return whether what decides is on the first screen, above the buttons, and these at its end."""
+    """Return whether each fact needed to decide is on the first screen, above the buttons, and the buttons too."""
     bar = page.locator(".actionbar").bounding_box()
     assert bar is not None
     lowest = min(bar["y"], POCKET["height"])

@@ -25,7 +25,7 @@ def page() -> Iterator[Page]:
 
 
 def step(page: Page, number: int) -> Locator:
-    """Go back to the story, and return the button of a step."""
+    """Open the story page, and return the button of a step."""
     page.goto("/play")
     return page.locator("ol.story li").nth(number - 1).locator("button, a.button")
 

@@ -35,7 +35,7 @@ UNSEALED = "SELECT 1 FROM unsealed"
 
 @pytest.fixture(scope="module")
 def stage(template: ServerAddresses, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
-    """The API and the workers, each with its login behind PgBouncer, the core worker with a direct one besides."""
+    """The API and the workers, each with its role behind PgBouncer; the core worker also has a direct URL."""
     with _behind_a_pooler(template, tmp_path_factory.mktemp("logs")) as found:
         yield found
 

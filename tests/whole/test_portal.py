@@ -43,20 +43,20 @@ def desk(browser: BrowserDesk) -> Iterator[BrowserDesk]:
 
 
 def door(stage: RunningStack, world: World) -> int:
-    """Ask as a guarded system does whether Erin may read the mailbox, and return the status."""
+    """Check as a guarded system does whether Erin may read the mailbox, and return the status."""
     with stage.as_(world, "gate") as gate:
         return gate.get("/v1/access", params=world.question()).status_code
 
 
 def told(stage: RunningStack, world: World) -> AccessRequest:
-    """File a request and wait until every approver has heard of it; what nobody heard of ends with other words."""
+    """Submit a request, and wait until every approver is notified; with none notified, it would end differently."""
     request = world.submit()
     wait_until(lambda: not stage.open_notifications(world), "the approvers are told")
     return request
 
 
 def ask(page: Page, world: World, resources: str = "mailbox:anna@contoso.example", why: str = REASON) -> str:
-    """Fill in the form to ask, look at the preview, send it, and return the request's id."""
+    """Fill in the request form, look at the preview, submit, and return the request's id."""
     page.goto("/ask")
     customer = page.get_by_label("Customer", exact=True)
     if customer.evaluate("one => one.tagName") == "SELECT":
@@ -281,7 +281,7 @@ def test_any_text_written_by_people_is_escaped_on_pages(stage: RunningStack, des
     assert ann.locator("main img").count() == 0
 
 
-def test_a_portal_form_works_once_and_in_its_own_session(stage: RunningStack, desk: BrowserDesk) -> None:
+def test_a_portal_form_works_only_once_and_only_in_its_own_session(stage: RunningStack, desk: BrowserDesk) -> None:
     world = stage.world(approval_window=900, quorum=2)
     request = world.submit()
     ann, amir = desk.person(world, "ann"), desk.person(world, "amir")
@@ -307,7 +307,7 @@ def test_a_portal_form_works_once_and_in_its_own_session(stage: RunningStack, de
 
 
 class Frame(BaseHTTPRequestHandler):
-    """A page of somebody else, with one of ours in a frame."""
+    """A foreign page that shows a portal page in a frame."""
 
     shown = ""
 

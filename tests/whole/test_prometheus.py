@@ -1,4 +1,4 @@
-"""The files for Prometheus and Grafana: what they ask for exists, and each alert fires for its reason alone."""
+"""The files for Prometheus and Grafana: queries use existing metrics, and each alert fires only for its reason."""
 
 import json
 import re
@@ -88,7 +88,7 @@ Series = dict[str, str]
 
 
 def series_of(postgres: Mapping[tuple[str, str], float] | None, answered: Iterable[GateAnswers] | None) -> Series:
-    """Return what an API process would show, as promtool writes series, each the same for half an hour."""
+    """Return the metrics of an API process as promtool series, each constant for half an hour."""
     figures = MetricSnapshot(postgres, REDIS)
     return {
         _written(sample.name, sample.labels): f"{sample.value:g}x{MINUTES}"
@@ -108,22 +108,22 @@ APPEARS = "_x17 1x12"
 
 
 def changing(before: object, after: object) -> str:
-    """Return values that change after ten minutes."""
+    """Return a series' values, which change after ten minutes."""
     return f"{before}x9 {after}x20"
 
 
 def lost(names: Iterable[str]) -> Series:
-    """Return these series as they end after ten minutes."""
+    """Return these series, which end after ten minutes."""
     return {name: f"{WELL[name].partition('x')[0]}x9 stale" for name in names}
 
 
 def late(part: str) -> Series:
-    """Return that nothing runs as this part after ten minutes."""
+    """Return series by which no process of this kind runs after ten minutes."""
     return {f'lockbox_heartbeat_age_seconds{{role="{part}"}}': changing(5, 300)}
 
 
 def without(part: str) -> Series:
-    """Return that nothing ever ran as this part, for all that is known."""
+    """Return series that stop reporting processes of this kind after ten minutes."""
     return lost(name for name in WELL if f'role="{part}"' in name)
 
 
@@ -186,7 +186,7 @@ HARMLESS: dict[str, Series] = {
 
 
 def case(name: str, changes: Series, expected: list[dict[str, Any]], **more: object) -> dict[str, Any]:
-    """Return a test of promtool: two API processes that answer the same."""
+    """Return a promtool test: two API processes with the same series."""
     series = {'up{job="lockbox"}': f"1x{MINUTES}", **WELL, **changes}
     return {
         "name": name,

@@ -1,4 +1,4 @@
-"""The receivers of deploy/receivers, called as Lockbox calls: they take what is signed, once, and nothing else."""
+"""The receivers of deploy/receivers, called as Lockbox calls: they accept each signed call once, and nothing else."""
 
 import json
 import shutil
@@ -51,7 +51,7 @@ DEMANDED = frozenset({"python3", "node"})
 
 @dataclass
 class RunningReceiver:
-    """A receiver that listens, and the secrets that its file holds."""
+    """A running receiver, and the secrets in its file."""
 
     process: "subprocess.Popen[str]"
     url: str
@@ -67,7 +67,7 @@ class RunningReceiver:
         later: timedelta = timedelta(0),
         **headers: str,
     ) -> int:
-        """Call it as Lockbox does, signed by the secrets, and return the status; `sent` takes the body's place."""
+        """Call the receiver as Lockbox does, signed by the secrets; return the status. `sent` replaces the body."""
         at = datetime.now(UTC) + later
         call = WebhookCall(hook_id or str(uuid4()), self.url, body, secrets)
         given = signed(call, at) | {f"webhook-{name}": value for name, value in headers.items()}

@@ -1,4 +1,4 @@
-"""Redis away: intake and decisions go on, prompts and time-outs come from Postgres, nothing is lost at its return."""
+"""Without Redis, submissions and decisions continue, and Postgres drives prompts and time-outs; nothing is lost."""
 
 import socket
 import time
@@ -19,13 +19,13 @@ pytestmark = pytest.mark.far
 
 @contextmanager
 def refused() -> Iterator[str]:
-    """An address where nobody listens."""
+    """A URL at which nothing listens."""
     yield f"redis://:secret@127.0.0.1:{own_port()}/0"
 
 
 @contextmanager
 def black_hole() -> Iterator[str]:
-    """An address that takes connections and never says a word."""
+    """A URL that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0), backlog=500) as silent:
         yield f"redis://:secret@127.0.0.1:{silent.getsockname()[1]}/0"
 

@@ -1,4 +1,4 @@
-"""Reminders, the next tier and the closing warning on the real stack, by windows of seconds."""
+"""Reminders, the next tier and the closing warning on the real stack, with windows of seconds."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""`make run`, as a newcomer uses it: what it prints works as it is, and Ctrl-C leaves nothing behind."""
+"""`make run`, as a newcomer uses it: what it prints works as printed, and Ctrl-C leaves nothing behind."""
 
 import json
 import os
@@ -37,14 +37,14 @@ def here() -> Iterator[ModuleRunner]:
 
 @pytest.fixture
 def fresh() -> Iterator[ModuleRunner]:
-    """A terminal where nothing was ever started: mails of an earlier run lead to the address of that one."""
+    """A terminal where nothing was ever started, because mails of an earlier run link to that run's address."""
     with terminal.opened() as opened:
         yield opened
 
 
 @contextmanager
 def run(here: ModuleRunner, *options: str, **variables: str) -> "Iterator[subprocess.Popen[str]]":
-    """Start `make run`; where the block fails it is killed, for it might never end by itself."""
+    """Start `make run`; if the block fails, kill the run, which might never end by itself."""
     files = ["--tokens", str(here.place / "tokens.env"), "--log", str(log_of(here))]
     ports = ["--port", str(own_port()), "--flower-port", str(own_port())]
     with here.start("devstack.run", "--folder", str(here.folder), *files, *ports, *options, **variables) as running:
@@ -75,14 +75,14 @@ def read_until(process: "subprocess.Popen[str]", begins: str) -> str:
 
 
 def playground(said: str) -> str:
-    """Return the address that is printed, without the page."""
+    """Return the printed address, without the path."""
     printed = re.search(r"Open +(http://localhost:\d+)/play", said)
     assert printed, said
     return printed[1]
 
 
 def play(said: str, who: str, path: str) -> tuple[str, str]:
-    """Open the printed address, be somebody, and wait for the mail that asks Ann; return the page and the mail."""
+    """Open the printed address as a demo user, wait for Ann's prompt, and return the account page and the prompt."""
     url = playground(said)
     with httpx.Client(base_url=url, headers={"origin": url}, trust_env=False) as browser:
         assert "Be Erin, and request access" in browser.get("/play").text
@@ -95,7 +95,7 @@ def play(said: str, who: str, path: str) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class MadeRun:
-    """What was seen of one run, from its first line to Ctrl-C; `taken` says why its ports were not to be had."""
+    """The results of one run, from its first line to Ctrl-C; `taken` says why its ports were unavailable."""
 
     here: ModuleRunner
     port: int
@@ -113,7 +113,7 @@ class MadeRun:
 
 @pytest.fixture(scope="module")
 def made() -> Iterator[MadeRun]:
-    """A run on an empty folder; the tutorial comes last, for it asks for access too."""
+    """A run on an empty folder; the tutorial comes last, because it also requests access."""
     port, flower = own_port(), own_port()
     with terminal.opened() as here, run(here, "--port", str(port), "--flower-port", str(flower)) as running:
         said = read_until(running, "Starting Postgres")

@@ -1,6 +1,6 @@
-"""Pictures of the pages and mails for the documentation, of a day as it could be; `make screens` keeps them.
+"""Pictures of the pages and mails of an invented day for the documentation; `make screens` saves them.
 
-None is heavy, and none shows a page that is wider than its window.
+No picture is a large file, and none shows a page that is wider than its window.
 """
 
 from collections.abc import Iterator
@@ -51,7 +51,7 @@ INDEX = "The search index of both mailboxes is broken; I need to read folder nam
 
 @dataclass(frozen=True)
 class Shot:
-    """A picture: of which page, as whom, on what."""
+    """A picture: of which page, as which person, on which device."""
 
     name: str
     who: str
@@ -114,7 +114,7 @@ def desk(stage: RunningStack) -> Iterator[BrowserDesk]:
 
 @pytest.fixture(scope="module")
 def day(stage: RunningStack) -> tuple[World, dict[str, str]]:
-    """The world of a day on which much was asked, and the ids of it."""
+    """The world of a day with many requests, and the ids of its objects."""
     world = stage.world(approval_window=12 * 3600, review_window=4 * 3600, **special_states.GLASS)
     for key, name in NAMES.items():
         assert stage.rows(NAMED, name=name, id=world.people[key].person_id)

@@ -1,4 +1,4 @@
-"""A unit as `lockbox doctor --unit` reads it: its drop-ins, its instance, its settings, and who may run as it."""
+"""A unit as `lockbox doctor --unit` reads it: its drop-ins, its instance, its settings, and its user."""
 
 import os
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ ExecStart=/bin/%p-%i
 
 @pytest.fixture
 def units(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder with the template of a unit, which every user reads."""
+    """A folder with the template of a unit; every user may read it."""
     with own_folder("service-unit") as tmp_path:
         _fill(tmp_path)
         monkeypatch.setenv("SYSTEMD_UNIT_PATH", str(tmp_path))
@@ -91,7 +91,7 @@ def test_a_missing_systemd_unit_is_reported(units: Path) -> None:
 
 
 @pytest.mark.usefixtures("units")
-def test_doctor_unit_run_without_root_prints_the_systemd_run_command_for_root() -> None:
+def test_doctor_with_the_option_unit_but_without_root_prints_the_systemd_run_command_for_root() -> None:
     with as_nobody():
         if not os.geteuid():
             pytest.skip("this user can't be another one")

@@ -1,4 +1,4 @@
-"""The servers that the processes of a run share: however the run ends, they end with it."""
+"""The servers that the processes of a run share: however the run ends, the servers end with it."""
 
 import pytest
 
@@ -10,7 +10,7 @@ MAIL = ("mail",)
 
 
 @pytest.mark.far
-def test_embedded_servers_started_by_any_process_are_stopped_by_the_folders_owner() -> None:
+def test_embedded_servers_started_by_any_process_are_stopped_by_the_owner_of_the_folder() -> None:
     started = []
 
     def run() -> None:

@@ -1,4 +1,4 @@
-"""Starting up: what refuses to start, with which line, and the settings that each process really has."""
+"""Startup: which processes refuse to start, with which line, and the settings that each process really has."""
 
 import socket
 import subprocess
@@ -29,7 +29,7 @@ def workers(urls: Urls, **changes: str) -> subprocess.CompletedProcess[str]:
 
 
 def refused(ended: subprocess.CompletedProcess[str], *words: str) -> None:
-    """Check that it ended with one clear line and no traceback."""
+    """Check that the process ended with one clear line and no traceback."""
     assert ended.returncode != 0
     assert "Traceback" not in ended.stderr
     assert "lockbox: " in ended.stderr
@@ -148,7 +148,7 @@ def test_an_api_port_already_in_use_is_reported(urls: Urls, processes: str) -> N
 
 
 @pytest.mark.far
-def test_a_file_descriptor_that_is_no_socket_is_refused_by_the_api(urls: Urls) -> None:
+def test_a_file_descriptor_that_is_not_a_socket_is_refused_by_the_api(urls: Urls) -> None:
     good = {"LOCKBOX_DATABASE_URL": urls.api, "LOCKBOX_REDIS_URL": urls.redis}
 
     ended = warm().run(good, module="api", options=["--fd", "2"])

@@ -1,4 +1,4 @@
-"""`lockbox operate status` and `/metrics` beside the running processes, and with one server or the other away."""
+"""`lockbox operate status` and `/metrics` with running processes, and with one of the servers unavailable."""
 
 import json
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ AWAY_POSTGRES = {"LOCKBOX_DATABASE_URL": "postgresql://lockbox_api:s3cret@127.0.
 
 @pytest.fixture(scope="module")
 def stage(template: ServerAddresses, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
-    """The whole stack, once all of it has said that it lives."""
+    """The whole stack, after every process has sent a heartbeat."""
     with stage_of(template, tmp_path_factory.mktemp("logs"), names=("api", "worker", "notifications")) as found:
         wait_until(
             lambda: found.rows("SELECT count(DISTINCT role) AS n FROM heartbeats")[0].n == len(PARTS),
@@ -140,7 +140,7 @@ def test_status_reports_a_killed_core_worker_at_once_despite_its_recent_heartbea
 
 
 def relay_of(url: str) -> str:
-    """Return what status says of a relay, while Postgres is away."""
+    """Return what status says about a relay while Postgres is unavailable."""
     ended = at_once(AWAY_POSTGRES | {"LOCKBOX_SMTP_URL": url}, "operate", "status", "--output", "json")
     found = json.loads(ended.stdout)
     assert (ended.returncode, found["relay"] == "ok") == (1, f"Mail relay: {found['relay']}" not in found["troubles"])

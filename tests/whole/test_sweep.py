@@ -1,4 +1,4 @@
-"""Every page in a browser, wide and narrow, light and dark: axe finds nothing, and none is wider than its window."""
+"""Every page in a browser, wide and narrow, light and dark: axe finds nothing, and all fit the window's width."""
 
 import re
 from collections.abc import Iterator
@@ -80,7 +80,7 @@ def desk(stage: RunningStack) -> Iterator[BrowserDesk]:
 
 @pytest.fixture(scope="module")
 def furnished(stage: RunningStack) -> tuple[World, dict[str, str]]:
-    """A world with something of everything, and the ids of it."""
+    """A world with something of everything, and the ids of its objects."""
     world = stage.world(approval_window=3600, review_window=3600)
     request, denied, opened = (world.fresh() for _ in range(3))
     world.act("ann", Action.DENY, denied.id)
@@ -201,7 +201,7 @@ def test_the_page_of_a_request_in_each_state_fits_its_readers_screens(
     assert swept(page) == []
 
 
-def test_several_requests_are_denied_at_once_and_failures_listed(stage: RunningStack, desk: BrowserDesk) -> None:
+def test_several_requests_are_denied_at_once_and_failures_are_listed(stage: RunningStack, desk: BrowserDesk) -> None:
     world = stage.world(approval_window=3600)
     gone, *rest = (world.fresh() for _ in range(3))
     page = desk.person(world, "ann")

@@ -1,4 +1,4 @@
-"""Requests and tenants in special states: axe finds nothing on their pages, and none is wider than its window."""
+"""Requests and tenants in special states: axe finds nothing on their pages, and no page is wider than its window."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -48,7 +48,7 @@ def desk(stage: RunningStack) -> Iterator[BrowserDesk]:
 
 
 def of_request(make: Callable[..., Any], then: Callable[[World, Any], Any] | None = None, **policy: Any) -> Scenery:
-    """Return what makes a request in a world of its own, and leads to its page."""
+    """Return a function that makes a request in a new world, and returns the path of its page."""
 
     def made(stage: RunningStack) -> Place:
         world = stage.world(**SLOW | policy)
@@ -59,7 +59,7 @@ def of_request(make: Callable[..., Any], then: Callable[[World, Any], Any] | Non
 
 
 def of_tenant(page: str, make: Callable[[World], Any]) -> Scenery:
-    """Return what sets a tenant up, and leads to a page of it."""
+    """Return a function that sets a tenant up, and returns the path of a page of it."""
 
     def made(stage: RunningStack) -> Place:
         world = stage.world(**SLOW)
@@ -70,7 +70,7 @@ def of_tenant(page: str, make: Callable[[World], Any]) -> Scenery:
 
 
 def of_list(path: str) -> Scenery:
-    """Return what fills the lists, and leads to one of them."""
+    """Return a function that fills the lists, and returns the path of one of them."""
 
     def made(stage: RunningStack) -> Place:
         world = stage.world(**SLOW | special_states.GLASS)

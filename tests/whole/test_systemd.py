@@ -1,4 +1,4 @@
-"""The units of systemd: it accepts them, they are shut tight, and each process reads its own keys alone."""
+"""The systemd units: systemd accepts them, they are hardened, and each process reads only its own keys."""
 
 import json
 import re
@@ -50,7 +50,7 @@ def said(unit: Path) -> list[tuple[str, str]]:
 
 
 def one(unit: Path, name: str) -> str | None:
-    """Return the value of a setting that stands there once or not at all."""
+    """Return the value of a setting that a unit has at most once."""
     values = [value for found, value in said(unit) if found == name]
     assert len(values) <= 1
     return values[0] if values else None
@@ -58,7 +58,7 @@ def one(unit: Path, name: str) -> str | None:
 
 @pytest.fixture
 def placed(tmp_path: Path) -> list[Path]:
-    """The units, with an instance of each template, and the code where it is here."""
+    """The units, with an instance of each template, and with the path of this checkout."""
     shutil.copy(FOLDER / "lockbox.target", tmp_path)
     made = []
     for unit in UNITS:
@@ -147,7 +147,7 @@ def test_the_deploy_run_script_knows_every_start_command_of_the_systemd_units(tm
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Path:
-    """The root of a machine on which users, keys and folders were made as the guide says."""
+    """The root folder of a machine, with users, keys and folders made as the guide says."""
     need_root()
     (tmp_path / "etc" / "lockbox" / "targets").mkdir(parents=True)
     for name in ("passwd", "group"):
@@ -167,7 +167,7 @@ def machine(tmp_path: Path) -> Path:
 
 
 def users(machine: Path) -> dict[str, tuple[int, set[int]]]:
-    """Return the uid and the groups of each of our users."""
+    """Return the uid and the groups of each Lockbox user."""
     lines = [line.split(":") for line in (machine / "etc" / "passwd").read_text().splitlines()]
     groups = [
         struct_group((name, secret, int(number), [one for one in members.split(",") if one]))

@@ -1,4 +1,4 @@
-"""The tasks as Celery's events tell them: sent, succeeded with what they did, failed where they could not do it."""
+"""The tasks according to Celery's events: sent, succeeded with what they did, or failed."""
 
 import threading
 import time
@@ -46,7 +46,7 @@ HOLD_MAINTENANCE = (
 
 
 class TaskEvents:
-    """What Celery says of tasks, as Flower hears it: which were sent, and their results or errors by name."""
+    """Celery's events about tasks, as Flower receives them: which were sent, and their results or errors by name."""
 
     def __init__(self, app: Celery) -> None:
         self._app = app
@@ -97,7 +97,7 @@ class TaskEvents:
 
 @contextmanager
 def listening(stage: RunningStack) -> Iterator[TaskEvents]:
-    """Hear what Celery says of the tasks of a stage."""
+    """Listen to Celery's events about the tasks of a stage."""
     with Celery("stranger", broker=stage.urls.redis, set_as_current=False) as app:
         events = TaskEvents(app)
         events.start()
@@ -109,7 +109,7 @@ def listening(stage: RunningStack) -> Iterator[TaskEvents]:
 
 @dataclass
 class ProxiedServers:
-    """How the workers reach Redis and Postgres: through proxies."""
+    """The proxies through which the workers reach Redis and Postgres."""
 
     loop: EventLoopThread
     redis: Proxy
@@ -121,7 +121,7 @@ class ProxiedServers:
 
 
 def proxied(loop: EventLoopThread, url: str) -> tuple[Proxy, str]:
-    """Return a proxy before a server, and the URL that leads through it."""
+    """Return a proxy for a server, and the URL that leads through the proxy."""
     found = make_url(url)
     proxy = Proxy(int(found.port or 0))
     loop.do(proxy.open())
@@ -130,7 +130,7 @@ def proxied(loop: EventLoopThread, url: str) -> tuple[Proxy, str]:
 
 @pytest.fixture(scope="module")
 def proxies() -> Iterator[ProxiedServers]:
-    """The proxies, not yet leading anywhere; they end after the stage whose workers use them."""
+    """The proxies, without a target yet; they end after the stage whose workers use them."""
     with closing(EventLoopThread()) as loop:
         found = ProxiedServers(loop, Proxy(0), [])
         yield found
@@ -161,7 +161,7 @@ def children(stage: RunningStack) -> list[psutil.Process]:
 
 
 def suspend_outside_of_sealing(held: list[psutil.Process], superuser: Engine) -> None:
-    """Suspend the children while none of them holds the turn to seal, which nobody else could take then."""
+    """Suspend the children at a moment when none holds the lock for sealing, which no one else could take then."""
     while True:
         for child in held:
             child.suspend()
@@ -174,7 +174,7 @@ def suspend_outside_of_sealing(held: list[psutil.Process], superuser: Engine) ->
 
 
 def one_of_each(stage: RunningStack) -> dict[UUID, str]:
-    """Have every task of the clock come due within seconds; return the requests and how they end."""
+    """Let every timer task come due within seconds; return the requests and their final states."""
     reminding = stage.world(approval_window=6, approval_reminders=(40,)).submit()
     hurried = stage.world(approval_window=2).submit()
     world = stage.world(approval_window=60)
@@ -183,7 +183,7 @@ def one_of_each(stage: RunningStack) -> dict[UUID, str]:
 
 
 def is_done(stage: RunningStack, requests: dict[UUID, str]) -> bool:
-    """Whether these have ended, all is sent that can be, and sealed."""
+    """Return whether these requests have ended, and everything is sent and sealed."""
     return (
         all(stage.state(request) == end for request, end in requests.items())
         and not stage.rows("SELECT 1 FROM notifications WHERE closed_at IS NULL")
@@ -276,7 +276,7 @@ def test_long_sealing_and_reconciling_delay_no_time_out_of_a_request(stage: Runn
 
 @pytest.mark.far
 def test_workers_survive_failing_tasks_without_a_broker(stage: RunningStack, proxies: ProxiedServers) -> None:
-    """They report to a parent that waits for the broker, and reads nothing for longer than a task may take."""
+    """Tasks report to a parent that waits for the broker, and reads nothing for longer than a task may take."""
     before = {name: stage.processes.running[name].pid for name in WORKERS}
     requests: dict[UUID, str] = {}
     for _ in range(3):

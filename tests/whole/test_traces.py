@@ -1,4 +1,4 @@
-"""One trace over the API, the notifications worker and a webhook, each a process; and a collector that is dead."""
+"""One trace over the processes of the API, the notifications worker and a webhook; and a dead trace collector."""
 
 import socket
 import time

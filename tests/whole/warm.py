@@ -1,4 +1,4 @@
-"""Processes of ours without the seconds of their imports: forked from one that has imported what all of them need."""
+"""Lockbox processes that start without seconds of imports: forked from a process that has imported everything."""
 
 import atexit
 import json
@@ -104,7 +104,7 @@ def _start_mother(
 
 @contextmanager
 def shared_mother(place: Path) -> Iterator[None]:
-    """Start the process that all processes of a run fork from, and listen for them at this place."""
+    """Start the process from which all processes of a run are forked; it listens at this path."""
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(place))
         listener.listen()
@@ -119,7 +119,7 @@ def shared_mother(place: Path) -> Iterator[None]:
 
 
 class ForkServer:
-    """The process that others are forked from; each of them leads a session of its own."""
+    """The process from which others are forked; each forked process leads its own session."""
 
     def __init__(self, checkout: Path, python: str) -> None:
         self._mother = None
@@ -136,7 +136,7 @@ class ForkServer:
         self._codes: dict[int, int] = {}
 
     def close(self) -> None:
-        """Let the process end; those that were forked from it go on."""
+        """Let the process end; forked processes continue."""
         self._answers.close()
         self._way.close()
         if self._mother:
@@ -152,7 +152,7 @@ class ForkServer:
         options: Sequence[str] = (),
         script: str = "",
     ) -> "ForkedProcess":
-        """Start a module as `python -m` does, or a script as `python -c` does; what it prints is added to files."""
+        """Start a module as `python -m` does, or a script as `python -c` does; append its output to files."""
         asked = {"module": module, "options": [*options], "script": script, "out": str(out), "err": str(err)}
         with self._one_at_a_time:
             self._way.sendall(f"{json.dumps(asked | {'variables': {**variables}})}\n".encode())
@@ -162,7 +162,7 @@ class ForkServer:
             return ForkedProcess(self, self._begun.pop())
 
     def run(self, variables: Mapping[str, str], **what: Any) -> "subprocess.CompletedProcess[str]":
-        """Run a module or a script with settings; it is expected to end by itself within SECONDS."""
+        """Run a module or a script with settings; it must end by itself within SECONDS."""
         with TemporaryDirectory() as folder:
             out, err = (Path(folder) / name for name in ("out", "err"))
             child = self.start(environment(variables), out=out, err=err, **what)
@@ -174,7 +174,7 @@ class ForkServer:
             return subprocess.CompletedProcess([], child.wait(), out.read_text(), err.read_text())
 
     def hear(self, until: float) -> bool:
-        """Take in what there is to hear of those that were forked; return whether something came in time."""
+        """Read one message about forked processes; return whether one came in time."""
         with self._one_at_a_time:
             ready, _, _ = select.select([self._way], [], [], max(0, until - time.monotonic()))
             if not ready:
@@ -190,12 +190,12 @@ class ForkServer:
             return True
 
     def code_of(self, pid: int) -> int | None:
-        """Return how a process ended, as far as was heard."""
+        """Return the exit code of a process, or None if none was reported yet."""
         return self._codes.get(pid)
 
 
 class ForkedProcess(subprocess.Popen[bytes]):
-    """A process that is the child of another one of ours, which tells us how it ended."""
+    """A process that is a child of the fork server, which reports how it ended."""
 
     def __init__(self, warm: ForkServer, pid: int) -> None:
         self._warm = warm
@@ -216,7 +216,7 @@ class ForkedProcess(subprocess.Popen[bytes]):
         """Return the exit code once it has ended.
 
         Raises:
-            TimeoutExpired: it did not within so many seconds.
+            TimeoutExpired: the process did not end within `timeout` seconds.
         """
         until = time.monotonic() + (SECONDS if timeout is None else timeout)
         while (code := self.poll()) is None:
@@ -227,7 +227,7 @@ class ForkedProcess(subprocess.Popen[bytes]):
 
 
 def warm(checkout: Path = CHECKOUT, python: str = sys.executable) -> ForkServer:
-    """Return the one process of these tests that others of a version are forked from; it ends with them."""
+    """Return the only process of these tests from which those of a version are forked; it ends with the tests."""
     return _server(checkout, python)
 
 
@@ -239,14 +239,14 @@ def _server(checkout: Path, python: str) -> ForkServer:
 
 
 class WarmProcesses(Processes):
-    """The processes of a plan, forked rather than started from nothing, but for one whose Python is another."""
+    """The processes of a plan, forked instead of started, except one with a PYTHONPATH of its own."""
 
     python = sys.executable
 
     def launch(
         self, name: str, command: Sequence[str], variables: Mapping[str, str] | None = None
     ) -> subprocess.Popen[bytes]:
-        """Start a process; it is ended with the others."""
+        """Start a process, which ends with the others."""
         if "PYTHONPATH" in (variables or {}):
             return super().launch(name, command, variables)
         python, dash, module, *options = command

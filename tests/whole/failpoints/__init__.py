@@ -1,1 +1,1 @@
-"""Processes that end at each failpoint in turn, are started again, and have lost, doubled or left open nothing."""
+"""Processes end at each failpoint in turn and start again; nothing is lost, doubled or left open."""

@@ -1,4 +1,4 @@
-"""`make failpoints`: every scene on one stage, a line for each; names given on the command line choose among them."""
+"""`make failpoints`: play every scene on one stage, or those named on the command line, and print a line for each."""
 
 import sys
 import time
@@ -17,7 +17,7 @@ OUT = Console()
 
 
 def main() -> int:
-    """Play every scene and print the table; the exit code is 1 if anything was lost, doubled or open."""
+    """Play the scenes and print the table; exit with 1 if anything was lost, doubled or left open."""
     chosen = [scene for scene in SCENES if not sys.argv[1:] or any(word in scene.title for word in sys.argv[1:])]
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     played: list[tuple[FailpointScene, float, list[str]]] = []

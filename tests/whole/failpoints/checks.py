@@ -1,4 +1,4 @@
-"""What must hold after a process ended at a failpoint and was started again; each check says what it found."""
+"""What must hold after a process ended at a failpoint and was started again; each check returns its findings."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -58,7 +58,7 @@ Found = Iterator[str]
 
 
 def found(hall: FailpointStage, play: FailpointPlay) -> list[str]:
-    """Wait until all has settled, and return what is lost, doubled or open."""
+    """Wait until everything has settled, and return what is lost, doubled or open."""
     checks: list[Callable[[FailpointStage], Found]] = [
         _lost,
         _unfinished,
@@ -74,7 +74,7 @@ def found(hall: FailpointStage, play: FailpointPlay) -> list[str]:
 
 
 def open_past_the_end(hall: FailpointStage) -> list[str]:
-    """Return the requests whose window is over by Postgres' clock and which still let somebody in."""
+    """Return the requests that still grant access after the end of their window by Postgres' clock."""
     return [f"{one} is open past its end" for one in hall.asked if _is_over(hall, one) and hall.is_let_in(one)]
 
 

@@ -1,4 +1,4 @@
-"""Off-boarding as a process that ends at a failpoint: each step is done whole or not, and the next run goes on."""
+"""An off-boarding process that ends at a failpoint: each step is done fully or not, and the next run continues."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -31,7 +31,7 @@ TEXTS = "SELECT id FROM requests WHERE tenant_id = :tenant AND justification <> 
 
 
 def play(hall: FailpointStage, point: str) -> list[str]:
-    """Let the command end there and run it again; return what is half done then, done twice, or not proven."""
+    """Let the command end at the point and run it again; return what is half done, done twice, or not proven."""
     for _ in range(REQUESTS):
         hall.world.act("erin", Action.CANCEL, hall.submit())
     assert within(PATIENCE, lambda: not hall.stage.rows(UNSETTLED, tenant=hall.tenant)), "not all is told and sealed"
@@ -60,7 +60,7 @@ def _played(hall: FailpointStage, point: str, folder: Path) -> list[str]:
 
 
 def _halves(hall: FailpointStage) -> list[str]:
-    """Say what is half done: what a step says that it has done is done, and its event is there once."""
+    """Return what is half done: each recorded step must be done, and have exactly one event."""
     (steps,) = hall.stage.rows(STEPS, tenant=hall.tenant)
     closed, erased = steps.closed_at is not None, steps.erased_at is not None
     facts = {

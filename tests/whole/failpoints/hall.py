@@ -1,4 +1,4 @@
-"""The hall of one scene: a tenant of its own on the running stage, and all that was asked and acknowledged there."""
+"""The hall of one scene: a separate tenant on the running stage, and everything submitted and acknowledged there."""
 
 import os
 import re
@@ -33,7 +33,7 @@ MESSAGE_ID = re.compile(r"^Message-ID: <([0-9a-f-]{36})@", re.IGNORECASE | re.MU
 
 @dataclass
 class FailpointStage:
-    """What a scene acts on; `expected` is the state in which each of its requests has to end."""
+    """What a scene acts on; `expected` is the state in which each of its requests must end."""
 
     stage: RunningStack
     receiver: WebhookReceiver
@@ -47,7 +47,7 @@ class FailpointStage:
 
     @classmethod
     def of(cls, stage: RunningStack, receiver: WebhookReceiver, **policy: Any) -> "FailpointStage":
-        """Return a hall with a tenant whose windows are seconds."""
+        """Return a hall with a tenant whose windows last seconds."""
         return cls(stage, receiver, stage.world(**policy))
 
     @property
@@ -59,25 +59,25 @@ class FailpointStage:
         return self.stage.processes.logs / CHECKPOINTS
 
     def submit(self, **changes: Any) -> UUID:
-        """File a request past the API."""
+        """Submit a request without the API."""
         request = self.world.fresh(**changes)
         self.asked.append(request.id)
         return request.id
 
     def approve(self, request_id: UUID) -> None:
-        """Approve past the API."""
+        """Approve a request without the API."""
         self.world.act("ann", Action.APPROVE, request_id)
 
     def extend(self, request_id: UUID) -> None:
-        """Ask for more time past the API."""
+        """Submit an extension without the API."""
         self.asked.append(extended(self.world, request_id).id)
 
     def pre_approve(self, **rule: Any) -> None:
-        """Have something approved beforehand, past the API."""
+        """Make a pre-approval without the API."""
         self.pre_approval = in_force(self.world, resource=f"mailbox:{self.key}*", **rule)
 
     def post(self, who: str, path: str, body: dict[str, Any], **headers: str) -> httpx.Response | None:
-        """Call the API; None where it ended before it answered."""
+        """Call the API; return None if the API ended before it answered."""
         with self.stage.as_(self.world, who) as client, suppress(httpx.TransportError):
             answer = client.post(path, json=body, headers=headers)
             self.answers.append(answer)
@@ -85,25 +85,25 @@ class FailpointStage:
         return None
 
     def hook(self) -> None:
-        """Have the receiver called of everything that happens at the tenant."""
+        """Add a webhook by which the receiver gets every event of the tenant."""
         with setting(self.stage.db).transaction() as session:
             add_endpoint(session, self.receiver.url, self.world.tenant.id)
 
     def lapse(self) -> None:
-        """Let the claims of a process that is gone run out now rather than in a minute."""
+        """Let the claims of an ended process expire now instead of in a minute."""
         rows = self.stage.rows(LAPSE, tenant=self.tenant)
         promises = [IndexEntry(str(row.id), KIND, self.world.tenant.created_at) for row in rows]
         self.stage.db.schedule.arm(NOTIFICATIONS, promises)
 
     def settle_now(self) -> None:
-        """Fan out what is in the outbox, and let it be said at once, while the mails are open, how they ended."""
+        """Fan out the outbox, and make the events on mail outcomes due at once, while the mails are still open."""
         fan_out_all(as_sender(self.stage.db))
         rows = self.stage.rows(OVERDUE, tenant=self.tenant)
         promises = [IndexEntry(str(row.id), KIND, self.world.tenant.created_at) for row in rows]
         self.stage.db.schedule.arm(NOTIFICATIONS, promises)
 
     def is_let_in(self, request_id: UUID) -> bool:
-        """Whether the guarded system would let the engineer in by the window of this request."""
+        """Return whether the guarded system would admit the engineer by this request's window."""
         (row,) = self.stage.rows("SELECT resources[1] AS resource FROM requests WHERE id = :id", id=str(request_id))
         with self.stage.as_(self.world, "gate") as gate:
             answer = gate.get("/v1/access", params=self.world.question(resource=row.resource))
@@ -119,7 +119,7 @@ class FailpointStage:
 
 
 def kill(stage: RunningStack, name: str) -> None:
-    """End a process and all that it forked, at once, whether or not it has ended by itself."""
+    """Kill a process and all its children at once, even if it has already ended by itself."""
     child = stage.processes.running.pop(name)
     with suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)

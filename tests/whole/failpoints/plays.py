@@ -1,4 +1,4 @@
-"""What goes on while a process ends at a failpoint: one play for each way on which such a point lies."""
+"""What happens while a process ends at a failpoint: one play for each code path with such points."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -28,16 +28,16 @@ Step = Callable[[FailpointStage], None]
 
 
 def nothing(_: FailpointStage) -> None:
-    """Leave all as it is."""
+    """Do nothing."""
 
 
 @dataclass(frozen=True, eq=False)
 class FailpointPlay:
-    """One way through the house.
+    """One path through the code.
 
-    `before` runs while the process is down, `meanwhile` once it is up and is to end, and once more after it was
-    started again; `after` brings to an end what would go on for long. With `alone` no other worker is up meanwhile,
-    which would do the same.
+    `before` runs while the process is down. `meanwhile` runs when the process is up and must end, and again after its
+    restart. `after` ends what would otherwise take long. With `alone`, the other workers are down, as they would do
+    the same work.
     """
 
     process: str
@@ -184,7 +184,7 @@ def _reminded_once(hall: FailpointStage) -> None:
 
 
 def _post_extension(hall: FailpointStage) -> None:
-    """Ask for more time, whether or not that was taken before."""
+    """Submit an extension, whether or not an earlier call already did."""
     answer = hall.post("erin", f"/v1/requests/{hall.asked[0]}/extend", {"access_window": 2})
     if answer is not None:
         said = answer.json()
@@ -218,7 +218,7 @@ def _revoke_the_first(hall: FailpointStage) -> None:
 
 
 def _revoke_both(hall: FailpointStage) -> None:
-    """End the window that was extended, and with it what goes on from it."""
+    """Revoke the extended window, and with it the extension."""
     if hall.stage.state(hall.asked[1]) == "pending":
         hall.approve(hall.asked[1])
     hall.world.act("ann", Action.REVOKE, hall.asked[0])

@@ -1,4 +1,4 @@
-"""Retention as a process that ends at a failpoint: what is gone is gone whole, and the next run goes on."""
+"""A retention process that ends at a failpoint: what is removed is removed fully, and the next run continues."""
 
 from typing import Any
 from uuid import UUID
@@ -62,7 +62,7 @@ RowSet = set[tuple[str, int, str]]
 
 
 def play(hall: FailpointStage, point: str) -> list[str]:
-    """Let the command end there and run it again; return what is half gone, gone though it stays, or left."""
+    """Let the command end at the point and run it again; return what is half removed, wrongly removed, or left."""
     hall.hook()
     for _ in range(OLD_REQUESTS):
         hall.world.act("erin", Action.CANCEL, hall.submit())
@@ -104,7 +104,7 @@ def _retain(hall: FailpointStage, point: str | None) -> Any:
 
 
 def _whole(hall: FailpointStage, before: RowSet, end: int) -> list[str]:
-    """Say what of the log is half there: all up to `cleared_to` is gone and on record, all after it as it was."""
+    """Return what is half removed: all before `cleared_to` must be gone and recorded, all after it unchanged."""
     (log,) = hall.stage.rows(LOG, tenant=hall.tenant)
     wrong, now = [], _rows(hall)
     stays = {row for row in before if row[1] >= log.cleared_to}
@@ -119,7 +119,7 @@ def _whole(hall: FailpointStage, before: RowSet, end: int) -> list[str]:
 
 
 def _unproven(hall: FailpointStage) -> list[str]:
-    """Say which of the events that stay is not proven by the tree that has grown since."""
+    """Return the remaining events that the present tree does not prove."""
     (log,) = hall.stage.rows(LOG, tenant=hall.tenant)
     tiles = {(row.level, row.number): bytes(row.hashes) for row in hall.stage.rows(TILES, tenant=hall.tenant)}
     leaves = hall.stage.rows(LEAVES, tenant=hall.tenant)
@@ -146,12 +146,12 @@ def _elsewhere(hall: FailpointStage) -> dict[str, int]:
 
 
 def _settle(hall: FailpointStage) -> None:
-    """Wait until everything is told and sealed, the events of the telling too."""
+    """Wait until everything is sent and sealed, including the events about sending."""
     assert within(PATIENCE, lambda: not hall.stage.rows(UNSETTLED, tenant=hall.tenant)), "not all is told and sealed"
 
 
 def _age(hall: FailpointStage) -> None:
-    """Make all that has happened so far be a hundred days ago, behind the back of every trigger."""
+    """Date everything so far a hundred days back, with the triggers off."""
     with hall.stage.superuser.connect() as connection:
         connection.exec_driver_sql("SET session_replication_role = replica")
         for statement in AGE:

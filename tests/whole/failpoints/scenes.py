@@ -1,4 +1,4 @@
-"""The scenes: at which failpoint, and at the how manieth time, a process ends in which play; and how one is run."""
+"""The scenes: in which play, at which failpoint and at which pass of it a process ends; and how a scene is run."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -173,13 +173,13 @@ SCENES = tuple(FailpointScene(play, point) for play, points in PLAYED.items() fo
 
 @dataclass(frozen=True)
 class Theatre:
-    """A running stage whose processes end, and a webhook receiver beside it."""
+    """A running stage whose processes end, and a webhook receiver."""
 
     stage: RunningStack
     receiver: WebhookReceiver
 
     def play(self, scene: FailpointScene) -> list[str]:
-        """Let the process end there, start it again, and return all that is not as it must be."""
+        """Let the process end at the point, start it again, and return everything that is wrong."""
         play, process = scene.play, scene.play.process
         hall = FailpointStage.of(self.stage, self.receiver, **play.policy)
         hall.expected = play.expected
@@ -204,13 +204,13 @@ class Theatre:
         return [*wrong, *checks.found(hall, play)]
 
     def _after(self, hall: FailpointStage, play: FailpointPlay) -> list[str]:
-        """Bring to an end what would go on for long, once all that it says so far was said."""
+        """End what would otherwise take long, after all its notifications so far were sent."""
         told = within(checks.PATIENCE, lambda: not self.stage.open_notifications(hall.world))
         play.after(hall)
         return [] if told else ["notifications were left open"]
 
     def _die(self, scene: FailpointScene, hall: FailpointStage) -> bool:
-        """Start the process with the failpoint, play until it ends there, and take away what is left of it."""
+        """Start the process with the failpoint, play until the process ends there, and kill what is left of it."""
         process, log = scene.play.process, self.stage.processes.logs / f"{scene.play.process}.log"
         before = log.stat().st_size
         self.stage.processes.extra["LOCKBOX_FAILPOINT"] = scene.point
@@ -241,7 +241,7 @@ class Theatre:
 
 @contextmanager
 def theatre(servers: ServerAddresses, logs: Path) -> Iterator[Theatre]:
-    """Open a theatre on servers that run: a stage with a database of its own, and a folder for checkpoints."""
+    """Open a theatre on running servers: a stage with its own database, and a folder for checkpoints."""
     (logs / CHECKPOINTS).mkdir(parents=True)
     with case_adapter() as adapter, receiving() as receiver:
         settings = {

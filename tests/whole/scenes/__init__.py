@@ -1,4 +1,4 @@
-"""Scenes: each sends some forms of the pages as the people whom they are for, rightly, and wrongly where one can."""
+"""Scenes: each sends some forms of the pages as their users, with valid and, where possible, invalid input."""
 
 from collections.abc import Callable
 

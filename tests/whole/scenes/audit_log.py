@@ -1,4 +1,4 @@
-"""Scenes of auditors: searching the audit log, taking it away, and verifying what was taken."""
+"""Scenes of auditors: searching the audit log, exporting it, and verifying the export."""
 
 import re
 
@@ -10,7 +10,7 @@ from tests.whole.scenes import scene
 
 
 def reads(book: Book, page: str) -> Page:
-    """Open a page of the audit log of a tenant where something was asked, and sealed."""
+    """Open a page of the audit log of a tenant with a request and a sealed event."""
     world = book.stage.world(approval_window=900)
     world.fresh()
     sealed = "SELECT count(*) AS them FROM events WHERE tenant_id = :id AND NOT EXISTS"

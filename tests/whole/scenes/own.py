@@ -1,4 +1,4 @@
-"""Scenes at one's own account: passkeys, an identity, tokens, mails, and where one is signed in."""
+"""Scenes at a person's own account: passkeys, an identity, tokens, mail addresses, and sessions."""
 
 from playwright.sync_api import Page, expect
 

@@ -1,4 +1,4 @@
-"""Scenes around requests: asking, looking them over, answering, questions, closing; and others who are faster."""
+"""Scenes around requests: submitting, previewing, deciding, questions, ending; and others who are faster."""
 
 from typing import Any
 from urllib.parse import urlsplit
@@ -91,7 +91,7 @@ def an_engineer_withdraws_and_gives_back_on_the_page(book: Book) -> None:
 
 
 def _several_at_once(book: Book, who: str, path: str, comment: str, *, act: str, done: str, **policy: Any) -> None:
-    """Choose none, and then two requests, and see that each has ended so."""
+    """Choose no request, then two, and check that both have ended as chosen."""
     world = book.stage.world(**SLOW, **policy)
     some = [world.fresh(), world.fresh()]
     page = book.at(path, world, who)

@@ -1,4 +1,4 @@
-"""Scenes of coming in: by a mailed code, by an invitation, as a sample person; and of a terminal and its code."""
+"""Scenes of signing in: by a mailed code, by an invitation, as a demo user; and by a terminal's code."""
 
 import re
 

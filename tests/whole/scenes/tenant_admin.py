@@ -21,19 +21,19 @@ SHOW = "Review changes"
 
 
 def local(book: Book, **later: float) -> str:
-    """Return a time from now on as the field for it takes it, in UTC."""
+    """Return a time after now, in UTC, in the format of the form field."""
     return (book.clock() + timedelta(**later)).strftime("%Y-%m-%dT%H:%M")
 
 
 def governs(book: Book, page: str, who: str = "tara") -> Page:
-    """Open a page of a new tenant's as somebody there."""
+    """Open a page of a new tenant as one of its people."""
     world = book.stage.world(approval_window=900)
     world.add("nils", Role.APPROVER, world.tenant.id)
     return book.at(f"/tenants/{world.tenant.slug}{page}", world, who)
 
 
 def says(book: Book, *modes: str) -> None:
-    """Let the vendor say of the gate of a service what it does."""
+    """Record the mode that the vendor sets for a service's gate."""
     for mode in modes:
         with book.stage.db.transaction() as session:
             authentication.enter(session, GATE)

@@ -1,4 +1,4 @@
-"""Scenes of what becomes of a tenant's data: exclusions, retention, holds, off-boarding, and who has access."""
+"""Scenes about a tenant's data: exclusions, retention, legal holds, off-boarding, and the access review."""
 
 import re
 
