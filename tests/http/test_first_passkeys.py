@@ -188,7 +188,7 @@ def test_welcome_and_account_pages_show_when_a_new_first_passkey_may_approve(wai
 
 
 def test_only_admins_see_on_the_page_of_a_member_from_what_time_a_new_first_passkey_may_approve(
-    waiting: Portal
+    waiting: Portal,
 ) -> None:
     nora = joined(waiting)
     (row,) = waiting.sql("SELECT created_at FROM passkeys WHERE person_id = :p", p=nora.person_id)

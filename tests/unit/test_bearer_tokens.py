@@ -419,7 +419,7 @@ def test_signing_keys_of_issuers_are_renewed_in_the_background(issuer: LocalIssu
 
 
 def test_the_keys_of_an_issuer_can_be_fetched_after_all_calls_that_waited_for_them_were_abandoned(
-    issuer: LocalIssuer
+    issuer: LocalIssuer,
 ) -> None:
     issuer.troubles["/jwks"] = HELD
     calls = VerifiedCalls([issuer])

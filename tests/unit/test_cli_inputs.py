@@ -173,7 +173,7 @@ def test_the_prefix_of_a_webhook_id_is_enough(hooks: WebhookApi) -> None:
 
 
 def test_the_prefix_of_a_delivery_id_is_looked_up_among_deliveries_around_the_time_in_the_prefix(
-    hooks: WebhookApi
+    hooks: WebhookApi,
 ) -> None:
     ended = CliRunner().invoke(app, ["endpoint", "redeliver", "01a20f06-b904"])
 

@@ -98,7 +98,7 @@ def test_parameter_patterns_take_linear_time(tmp_path: Path) -> None:
 
 
 def test_an_action_without_a_declared_level_gets_the_level_of_the_same_name_or_else_the_highest_level(
-    tmp_path: Path
+    tmp_path: Path,
 ) -> None:
     assert orders(tmp_path).levels == {
         "read": Level.READ,

@@ -184,7 +184,7 @@ def test_a_cli_command_sends_the_version_that_it_replaces_as_a_header(
 
 @pytest.mark.far
 def test_the_cli_sends_no_omitted_option_and_sends_a_renamed_option_under_its_name_in_the_api(
-    api: RecordingApi
+    api: RecordingApi,
 ) -> None:
     api.answer = {"id": ID, "name": "", "address": "", "roles": []}
 
