@@ -59,7 +59,7 @@ def make_first_operator(
 def migrate() -> None:
     """Bring the database's schema up to date.
 
-    As its owner: LOCKBOX_OWNER_DATABASE_URL.
+    Run it as the database's owner (LOCKBOX_OWNER_DATABASE_URL).
     """
     try:
         found = migrations.upgrade(load().require("owner_database_url"))
@@ -74,7 +74,8 @@ def migrate() -> None:
 def make_sample() -> None:
     """Add sample people to a try-out and print their tokens.
 
-    As the database's owner (LOCKBOX_OWNER_DATABASE_URL); with the tenant `contoso`, and never in production.
+    Run it as the database's owner (LOCKBOX_OWNER_DATABASE_URL). It creates the tenant `contoso`. Production refuses
+    it.
     """
     with owner_session(sample.NotInProduction) as (session, settings):
         made = sample.seed(

@@ -238,7 +238,7 @@ class SettingFields(BaseSettings):
     connections_per_address: int = Field(default=100, ge=1, le=100_000)
     """How many connections one client address may hold; a trusted proxy is exempt."""
     gate_compare_every: int = Field(default=1000, ge=1, le=1_000_000)
-    """The gate compares one in this many "allow" answers from memory with Postgres."""
+    """Of this many "allow" answers from memory, the gate compares one with Postgres."""
     gate_streams: int = Field(default=200, ge=0, le=10_000)
     """How many streams of guards one API process serves."""
     gate_streams_per_token: int = Field(default=100, ge=0, le=10_000)
@@ -251,12 +251,12 @@ class SettingFields(BaseSettings):
     """The file of demo users that `make run` writes. Refused in production."""
 
     shutdown_seconds: float = Field(default=10, gt=0, le=300)
-    """How long a stopping worker may finish its tasks."""
+    """How long a worker that was told to stop may take to finish its tasks."""
 
     log_format: Literal["json", "console"] = "json"
     """How logs are written."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    """From which level on logs are written."""
+    """The lowest level at which logs are written."""
     otlp_endpoint: Annotated[str | None, _if_set(check_collector)] = None
     """The collector of OpenTelemetry traces, by OTLP/HTTP: `http://collector:4318`. Needs the extra `tracing`."""
     otlp_share: float = Field(default=1.0, ge=0, le=1)

@@ -43,7 +43,7 @@ class GuardCalls:
     async def answer(
         self, scope: Scope, receive: Receive, send: Send, credential: GatewayCredential, call: CountedCall
     ) -> AllowedCall | NotApplicable | None:
-        """Return None if the guard has been answered; else return why the guard's call is admitted."""
+        """Return why the guard's call is admitted, for the gate to answer; None if the answer is already sent."""
         service, rest, query = dialects.asked_at(scope)
         headers = SentHeaders(scope["headers"])
         question = GateQuestion(scope["method"], service, rest, query, headers)

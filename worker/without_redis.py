@@ -58,7 +58,7 @@ class DirectSender:
             self._dispatch(ids[start : start + MOST_NOTIFICATIONS])
 
     def stop(self) -> None:
-        """Accept no more. Running sends have a few seconds; after their lease, other workers send the rest."""
+        """Begin no more sends, and give running ones a few seconds. Others send the rest once its leases end."""
         senders = self._tools.senders
         if senders and not senders.sending_pool.stop(STOP_SECONDS):
             log.warning("sending.cut_short")

@@ -19,8 +19,8 @@ class AuditEventView(BaseModel):
     """An event. `sealed` says whether a checkpoint covers it; if so, `number` is its position in its log.
 
     `said` is its body, with commitments in place of personal values; `personal` are the values that still exist and
-    that the reader may see. `altered` names database values that contradict the body. It contains `body` if another
-    body was sealed: then nothing in this event can be relied on.
+    that the reader may see. `altered` names database values that contradict the body. If `altered` contains `body`,
+    a different body was sealed, and nothing in this event can be relied on.
     """
 
     id: UUID

@@ -79,8 +79,8 @@ def acting_as(
 def require_fresh_admin(session: UnitOfWork, actor: AdminActor, tenant: Tenant) -> None:
     """Require the sign-in that an approval needs, for a change that may loosen something.
 
-    The strictest rule of the policy applies, because the change may loosen that rule. While no one could approve, any
-    sign-in may set the tenant up.
+    The strictest rule of the policy applies, because the change may loosen that rule. As long as the
+    tenant has no approver, any sign-in may set it up.
     """
     at = now(session)
     if recipients.look_up(session, {tenant.id}, at).approvers[tenant.id]:

@@ -141,8 +141,8 @@ class RecordedEvent:
     """An event as one reader may see it.
 
     `number` is the event's position in its log, None until sealed. `details` holds the salt and value of each
-    personal field. `altered` names columns and values that contradict the body, and contains "body" if another body
-    was sealed. `altered` is empty in exports, which are unchecked.
+    personal field. `altered` names columns and values that contradict the body, and "body" if the sealed body
+    is another. `altered` is empty in exports, which are unchecked.
     """
 
     id: UUID

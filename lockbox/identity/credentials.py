@@ -69,7 +69,7 @@ class DeviceLogin(SQLModel, table=True):
 
 
 class Identity(SQLModel, table=True):
-    """A person's identity at an OIDC issuer; until `trusted_at` it counts only as a mailed code."""
+    """A person's identity at an OIDC issuer; until `trusted_at` it is worth a mailed code, no more."""
 
     __tablename__ = "identities"
 
@@ -101,7 +101,7 @@ class GateIdentity(SQLModel, table=True):
 class Passkey(SQLModel, table=True):
     """A WebAuthn credential of a person; `public_key` is in COSE form, `sign_count` is the last signature count.
 
-    Until `trusted_at` it counts only as a mailed code. If `only_at` is set, it counts only at that tenant.
+    Until `trusted_at` it is worth a mailed code, no more. If `only_at` is set, it is valid only at that tenant.
     """
 
     __tablename__ = "passkeys"

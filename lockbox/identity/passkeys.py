@@ -161,8 +161,8 @@ def add(
     """Add the passkey that an authenticator created for the caller; return whether it is their first.
 
     The passkey counts at the same tenants as the sign-in that adds it. `is_vouched` is whether an older passkey has
-    signed this addition. If not, and the caller has or had an older passkey, the new one counts only as a mailed code
-    for three days.
+    signed this addition. If not, and the caller has or had an older passkey, then for three days the new one is worth
+    a mailed code, no more.
 
     Raises:
         Conflict: the passkey is registered already.

@@ -109,7 +109,7 @@ def use_at_endorsement(
 ) -> CoveringPreApproval | None:
     """Use the pre-approval that covers an endorsed request and name it in the row; None if the customer is asked.
 
-    The customer is always asked about a request that begins later or was denied before.
+    The customer is always asked if access begins later than its approval, or if the customer denied it before.
     """
     found = session.execute(*ahead_of_covering(request)).one()
     is_coverable = customer_decides(request.mode) and request.is_at_once and not found.was_denied

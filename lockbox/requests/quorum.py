@@ -220,8 +220,8 @@ def who_lacks(
 ) -> list[str]:
     """Return why no one could approve; empty if someone could.
 
-    `seats` has the approvers whose seats each person could fill now. Leave out the requester, as a person and as a
-    seat: no one votes in the requester's place either.
+    `seats` maps each person to the approvers in whose place that person can vote now. The caller leaves the requester
+    out of both: no one votes in the requester's place.
     """
     reasons = []
     everybody = _filled(seats.values())

@@ -112,7 +112,7 @@ def test_a_manager_endorses_a_request_on_the_review_queue(reviewed: Portal) -> N
     assert {state.id: state.state for state in reviewed.states()}[request.id] == "pending"
 
 
-def test_a_denial_in_the_review_queue_needs_a_reason_and_keeps_the_text(reviewed: Portal) -> None:
+def test_a_denial_in_the_review_queue_without_a_reason_is_refused(reviewed: Portal) -> None:
     request, browser = reviewed.world.fresh(), reviewed.by_passkey("max")
     page = browser.get("/review")
 
