@@ -251,7 +251,7 @@ class SettingFields(BaseSettings):
     """The file of demo users that `make run` writes. Refused in production."""
 
     shutdown_seconds: float = Field(default=10, gt=0, le=300)
-    """How long a worker that was told to stop may take to finish its tasks."""
+    """How long a worker may take to finish its tasks when it is stopped."""
 
     log_format: Literal["json", "console"] = "json"
     """How logs are written."""
