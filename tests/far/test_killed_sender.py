@@ -29,7 +29,7 @@ MORE_REQUESTS = 300
 CALLED_REQUESTS = 150
 KILLED_AT = 40
 MOVED_REQUESTS, HEARD, STILL_SECONDS = 60, 10, 90
-PATIENCE = 150.0
+PATIENCE, STOPS_WITHIN = 150.0, 60
 OPEN = "SELECT count(*) AS n FROM notifications WHERE closed_at IS NULL"
 CLAIMED = "SELECT count(*) AS n FROM notifications WHERE closed_at IS NULL AND attempts > 0"
 TRIES = "SELECT count(*) AS n, count(DISTINCT notification_id) AS mails FROM deliveries"
@@ -102,9 +102,10 @@ def test_a_worker_stopped_within_a_batch_sends_no_mail_twice_and_releases_its_un
         plan = replace(plan_for(urls, template, tmp_path / "keys"), smtp_url=f"smtp://127.0.0.1:{relay.port}")
         first, second = (Processes(plan, tmp_path / name) for name in ("first", "second"))
         try:
-            first.start("notifications")
+            stopped = first.start("notifications")
             assert within(60, lambda: relay.count >= 60, 0.001)
-            first.stop()
+            stopped.terminate()
+            stopped.wait(STOPS_WITHIN)
             left, claimed = read(superuser, OPEN)[0].n, read(superuser, CLAIMED)[0].n
             second.start("notifications")
             assert within(PATIENCE, lambda: read(superuser, OPEN)[0].n == 0, 0.5)
