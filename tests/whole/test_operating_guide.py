@@ -52,7 +52,7 @@ def here() -> Iterator[Machine]:
 
 
 @pytest.mark.far
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(1500)
 def test_every_command_of_the_operating_guide_works(here: Machine) -> None:
     left_out = set()
     for block in BLOCKS:
