@@ -38,7 +38,7 @@ SERVERS = {
 """The settings with the URLs of each server."""
 TITLES = {"postgres": "Postgres", "redis": "Redis", "mail": "a mail catcher"}
 STOP_SECONDS = 15
-READY_SECONDS = 30
+READY_SECONDS = 120
 LEAVE_SECONDS = 2
 IN_USE = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'lockbox-%'"
 
@@ -281,7 +281,7 @@ class Processes:
         return {name: code for name, child in self.running.items() if (code := child.poll()) is not None}
 
     def wait_until_ready(self) -> None:
-        """Raise RuntimeError unless the API is ready within 30 seconds."""
+        """Raise RuntimeError if the API ends, or is not ready within two minutes."""
         until = time.monotonic() + READY_SECONDS
         while time.monotonic() < until:
             if self.running["api"].poll() is not None:
