@@ -42,13 +42,12 @@ def readiness(plan: StackPlan) -> dict[str, str]:
 
 
 def test_writes_hanging_on_a_dead_standby_are_reported_by_readyz(api: StackPlan) -> None:
-    well = readiness(api)
+    def says(**wanted: str) -> bool:
+        # A busy machine may miss the time limit of another part of the answer for a moment.
+        return readiness(api).items() >= wanted.items()
+
+    assert within(PATIENCE, lambda: says(status="ready", writes="ok"))
     waits_for(api, "gone")
-
-    assert within(PATIENCE, lambda: readiness(api)["writes"] == UNCONFIRMED)
-    hung = readiness(api)
+    assert within(PATIENCE, lambda: says(writes=UNCONFIRMED, status="degraded", code="200", postgres="ok"))
     waits_for(api, "")
-
-    assert (well["status"], well["writes"]) == ("ready", "ok")
-    assert (hung["status"], hung["code"], hung["postgres"]) == ("degraded", "200", "ok")
-    assert within(PATIENCE, lambda: readiness(api)["status"] == "ready")
+    assert within(PATIENCE, lambda: says(status="ready"))
