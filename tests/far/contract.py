@@ -14,7 +14,7 @@ from devstack.stack import CHECKOUT
 
 SEED = os.environ.get("CONTRACT_SEED", "20260101")
 EXAMPLES = os.environ.get("CONTRACT_EXAMPLES", "5")
-MOST_SECONDS = 1500
+MOST_SECONDS = 3000
 CALLS = re.compile(r" generated, |^Seed: |^Let in |^=.* in [0-9.]+s")
 
 

@@ -22,7 +22,7 @@ ROLES = {
 }
 
 
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3300)
 def test_the_api_matches_its_openapi_document(
     template: ServerAddresses, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
