@@ -1,5 +1,6 @@
 """A small chaos run: the faults of two seeds hit the real stack under load, and every invariant holds afterwards."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,10 @@ from harness.stage import fresh_database, migrated_servers, plan_for
 
 SECONDS = (6, 15, 40)
 """How long it plays: on a busy machine too little happens in a few seconds to show anything, so it plays longer."""
-ENOUGH = "run: "
+SLOW = re.compile(
+    r"run: |I12: only |I11: .* (only \S+ s after it opened on the gate's stream|heartbeats past a second)$"
+)
+"""What a busy machine alone can break: too little happens, or an open window is known late."""
 PATIENCE = 2
 
 
@@ -24,7 +28,7 @@ def template() -> Iterator[ServerAddresses]:
 
 # The proxies are cut off in the midst of what they carry: what asyncio says of their sockets is no fault.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1500)
 @pytest.mark.far
 @pytest.mark.parametrize("seed", [3, 11])
 def test_every_invariant_holds_after_the_chaos_faults_of_a_seed(
@@ -33,7 +37,7 @@ def test_every_invariant_holds_after_the_chaos_faults_of_a_seed(
     for seconds in SECONDS:
         planned, result = _played(seed, seconds, template, tmp_path / str(seconds))
         off = [f"{finding.name}: {line}" for finding in result.findings for line in finding.off]
-        if not off or any(not line.startswith(ENOUGH) for line in off):
+        if not off or not all(map(SLOW.match, off)):
             break
 
     assert off == []
