@@ -27,6 +27,7 @@ from tests.whole.warm import WarmProcesses, warm
 PATIENCE = 45.0
 LAST_LINES = 40
 CRY_SECONDS = 2.0
+WORKERS = {"core", "notifications"}
 
 
 @dataclass
@@ -55,6 +56,10 @@ class RunningStack(Stack):
     def ends(self, request_id: UUID | str, state: str) -> None:
         """Wait until a request is in a state."""
         wait_until(lambda: self.state(request_id) == state, f"{request_id} is {state}")
+
+    def workers_run(self) -> None:
+        """Wait until the core worker and the notifications worker have each sent a heartbeat."""
+        wait_until(lambda: {row.role for row in self.rows("SELECT role FROM heartbeats")} >= WORKERS, "workers run")
 
     def open_notifications(self, world: World) -> list[Any]:
         """Return what is still to be sent for a tenant: open notifications, and events in the outbox."""

@@ -7,12 +7,13 @@ from tests.whole.conftest import RunningStack
 
 pytestmark = pytest.mark.far
 
-WINDOW = 10
+WINDOW = 14
 
 
 def test_a_lost_redis_index_does_not_prevent_reminders(stage: RunningStack) -> None:
+    stage.workers_run()
     world = stage.world()
-    lay_down(world, approval_window=WINDOW, approval_reminders=[60])
+    lay_down(world, approval_window=WINDOW, approval_reminders=[25])
     request = world.submit()
     with stage.redis() as redis:
         redis.flushdb()
