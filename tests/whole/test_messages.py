@@ -4,6 +4,7 @@ import re
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import httpx
@@ -12,7 +13,7 @@ from celery import Celery
 
 from chaos import celery_messages
 from lockbox.sql import new_id
-from tests.whole.conftest import RunningStack, wait_until
+from tests.whole.conftest import WORKERS, RunningStack, wait_until
 
 PERSONAL = re.compile(r"@|mailbox|erin|contoso|does not open", re.IGNORECASE)
 TASKS = ("lockbox.time_out", "lockbox.expire", "lockbox.remind", "lockbox.notify")
@@ -49,13 +50,28 @@ def broker(stage: RunningStack) -> Celery:
     return Celery("stranger", broker=stage.urls.redis)
 
 
+@pytest.fixture(scope="module")
+def flower_listens(stage: RunningStack) -> None:
+    """Wait until Flower has heard both workers: it shows nothing of what was done before it listened."""
+    signed_in = (stage.plan.flower_user, stage.plan.flower_password)
+
+    def heard() -> bool:
+        with suppress(httpx.TransportError):
+            answer = httpx.get(f"{stage.plan.flower_url}/api/workers?status=1", auth=signed_in, trust_env=False)
+            return {name.partition("@")[0] for name in answer.json()} >= WORKERS
+        return False
+
+    wait_until(heard, "Flower has heard both workers")
+
+
 def test_a_request_runs_its_whole_life_without_intervention(stage: RunningStack) -> None:
-    world = stage.world()
+    unheeded, world = stage.world(), stage.world(approval_window=60)
+    with stage.as_(unheeded, "erin") as erin:
+        left = erin.post("/v1/requests", json=unheeded.body()).json()
     with stage.as_(world, "erin") as erin, stage.as_(world, "ann") as ann:
-        left = erin.post("/v1/requests", json=world.body()).json()
         opened = erin.post("/v1/requests", json=world.body(access_window=2)).json()
 
-        ann.post(f"/v1/requests/{opened['id']}/approve", json={})
+        assert ann.post(f"/v1/requests/{opened['id']}/approve", json={}).status_code == 200
 
         stage.ends(left["id"], "timed_out")
         stage.ends(opened["id"], "expired")
@@ -87,6 +103,7 @@ def test_queue_messages_written_by_hand_decide_nothing(stage: RunningStack) -> N
     stage.events_are_whole()
 
 
+@pytest.mark.usefixtures("flower_listens")
 def test_flower_shows_tasks_by_name_and_refuses_every_control_call(stage: RunningStack) -> None:
     world = stage.world(approval_window=1)
     timed_out = world.submit()
@@ -114,6 +131,7 @@ def test_flower_shows_tasks_by_name_and_refuses_every_control_call(stage: Runnin
 
 
 @pytest.mark.far
+@pytest.mark.usefixtures("flower_listens")
 def test_flower_shows_both_workers_although_they_answer_only_inspections(stage: RunningStack) -> None:
     signed_in = (stage.plan.flower_user, stage.plan.flower_password)
 
@@ -137,6 +155,7 @@ def test_flower_shows_both_workers_although_they_answer_only_inspections(stage: 
 
 
 @pytest.mark.far
+@pytest.mark.usefixtures("flower_listens")
 def test_the_metrics_of_flower_can_be_read_only_from_this_machine_or_with_the_password(stage: RunningStack) -> None:
     signed_in = (stage.plan.flower_user, stage.plan.flower_password)
     passed_on = {"X-Forwarded-For": "127.0.0.1"}
@@ -149,6 +168,7 @@ def test_the_metrics_of_flower_can_be_read_only_from_this_machine_or_with_the_pa
 
 
 @pytest.mark.far
+@pytest.mark.usefixtures("flower_listens")
 def test_flower_checks_one_wrong_password_a_second(stage: RunningStack) -> None:
     signed_in = (stage.plan.flower_user, stage.plan.flower_password)
 
