@@ -19,7 +19,7 @@ from tests.whole.warm import WarmProcesses, warm
 
 pytestmark = [pytest.mark.far, pytest.mark.skipif(PROGRAM is None, reason=absent("pgbouncer"))]
 
-NEXT_SEAL_SECONDS = 5.0
+NEXT_SEAL_SECONDS = 20.0
 DIRECT = "LOCKBOX_DATABASE_DIRECT_URL"
 HOLDER = f"""
 import time
@@ -55,23 +55,27 @@ def _behind_a_pooler(servers: ServerAddresses, logs: Path) -> Iterator[RunningSt
 
 
 def test_a_request_runs_its_whole_life_behind_the_pooler(stage: RunningStack) -> None:
-    world = stage.world()
+    unheeded, world = stage.world(), stage.world(approval_window=60)
+    with stage.as_(unheeded, "erin") as erin:
+        left = erin.post("/v1/requests", json=unheeded.body()).json()
     with stage.as_(world, "erin") as erin, stage.as_(world, "ann") as ann:
-        left = erin.post("/v1/requests", json=world.body()).json()
-        opened = erin.post("/v1/requests", json=world.body(access_window=2)).json()
-        assert ann.post(f"/v1/requests/{opened['id']}/approve", json={}).status_code == 200
+        opened, brief = (
+            erin.post("/v1/requests", json=world.body(access_window=window)).json() for window in (60, 2)
+        )
+        for asked in (opened, brief):
+            assert ann.post(f"/v1/requests/{asked['id']}/approve", json={}).status_code == 200
         with stage.as_(world, "gate") as gate:
             assert gate.get("/v1/access", params=world.question()).status_code == 200
 
     stage.ends(left["id"], "timed_out")
-    stage.ends(opened["id"], "expired")
-    wait_until(lambda: not stage.open_notifications(world), "every notification is closed")
+    stage.ends(brief["id"], "expired")
+    wait_until(lambda: not any(map(stage.open_notifications, (unheeded, world))), "every notification is closed")
     wait_until(lambda: not stage.rows(UNSEALED), "every event is sealed")
     assert stage.processes.ended() == {}
     stage.events_are_whole()
 
 
-def test_another_worker_seals_within_five_seconds_of_the_sealers_death(stage: RunningStack, tmp_path: Path) -> None:
+def test_another_worker_seals_within_seconds_of_the_sealers_death(stage: RunningStack, tmp_path: Path) -> None:
     said = tmp_path / "holder"
     settings = stage.plan.variables("worker") | {DIRECT: stage.urls.worker}
     holder = warm().start(settings, out=said, err=said, script=HOLDER)
@@ -82,10 +86,8 @@ def test_another_worker_seals_within_five_seconds_of_the_sealers_death(stage: Ru
     assert stage.rows(UNSEALED), "nobody seals beside the sealer"
 
     holder.kill()
-    began = time.monotonic()
 
-    wait_until(lambda: not stage.rows(UNSEALED), "every event is sealed")
-    assert time.monotonic() - began < NEXT_SEAL_SECONDS
+    wait_until(lambda: not stage.rows(UNSEALED), "every event is sealed", NEXT_SEAL_SECONDS)
     holder.wait()
 
 

@@ -169,7 +169,7 @@ WAYS_THERE: tuple[tuple[State, *tuple[tuple[str, Action], ...]], ...] = (
     (State.COMPLETED, ENDORSED, APPROVED, ("erin", Action.COMPLETE)),
     (State.REVOKED, ENDORSED, APPROVED, ("ann", Action.REVOKE)),
     (State.TIMED_OUT,),
-    (State.EXPIRED, APPROVED),
+    (State.EXPIRED, ENDORSED, APPROVED),
 )
 
 
@@ -178,8 +178,8 @@ def in_states(stage: RunningStack) -> dict[State, tuple[World, UUID]]:
     slow, quick = stage.world(approval_window=3600, review_window=3600, vendor_review=True), stage.world()
     found = {State.REVIEWING: (slow, slow.fresh().id)}
     for state, *acts in WAYS_THERE:
-        world = quick if state in {State.EXPIRED, State.TIMED_OUT} else slow
-        request = world.fresh(access_window=60 if world is slow else 2)
+        world = quick if state is State.TIMED_OUT else slow
+        request = world.fresh(access_window=2 if state is State.EXPIRED else 3600)
         for who, action in acts:
             world.act(who, action, request.id)
         found[state] = world, request.id
