@@ -4,18 +4,21 @@ import gc
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from jinja2 import FileSystemBytecodeCache
+from lockbox_guard import guard, remote, running_guard
 from sqlalchemy import Engine
 from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling, LoadScopeScheduling
 from xdist.workermanage import WorkerController
 
 from devstack.embedded import ServerAddresses
-from gate import call, window_checks
+from gate import call, decision_point, engineers, window_checks
+from gate.identity_map import IdentityMap
 from harness.people import World
 from harness.stage import Urls, fresh_database, migrated_servers, shared_folder, shared_servers, superuser_at
 from lockbox.audit import report
@@ -226,8 +229,15 @@ def world(api: Database) -> World:
     return World.make(api)
 
 
-@pytest.fixture
-def patient_gate(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the gate's checks take their time on a busy machine."""
-    monkeypatch.setattr(window_checks, "ASK_SECONDS", 20.0)
-    monkeypatch.setattr(call, "CALL_SECONDS", 20.0)
+@pytest.fixture(scope="module")
+def patient_gate() -> Iterator[None]:
+    """Let the checks of gates and guards take their time on a busy machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(window_checks, "ASK_SECONDS", 20.0)
+        patch.setattr(call, "CALL_SECONDS", 20.0)
+        patch.setattr(decision_point, "BATCH_SECONDS", 20.0)
+        patch.setattr(engineers, "IdentityMap", partial(IdentityMap, read_seconds=20.0))
+        patch.setattr(remote, "ASK_SECONDS", 20.0)
+        patch.setattr(running_guard, "START_SECONDS", 20.0)
+        patch.setattr(guard, "ANSWER_SECONDS", 60.0)
+        yield

@@ -88,6 +88,11 @@ def _emptied(urls: Urls) -> None:
         redis.flushdb()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _patient(patient_gate: None) -> None:
+    """Give every gate and guard time; a file about their time limits has another `patient_gate`."""
+
+
 @pytest.fixture(autouse=True)
 def _clocks_go_right(api: Database, worker: Database) -> Iterator[None]:
     """Refuse a test that moves the clock of a shared database: later tests would run at another time."""

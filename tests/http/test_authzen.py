@@ -37,7 +37,6 @@ from tests.http.authzen_door import (
 from tests.http.door import facts
 from tests.http.test_any_input import ANYTHING
 
-pytestmark = pytest.mark.usefixtures("patient_gate")
 FORWARD = [
     {"x-original-uri": "/records/record-1"},
     {"x-original-method": "GET"},

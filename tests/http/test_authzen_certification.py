@@ -8,7 +8,6 @@ from harness.gateway_world import PUBLIC
 from tests.each import each
 from tests.http.authzen_door import EVALUATION, EVALUATIONS, JSON, AuthzenDoor, asked
 
-pytestmark = pytest.mark.usefixtures("patient_gate")
 RECORD_1, RECORD_2 = ({"type": "record", "id": one} for one in ("record-1", "record-2"))
 ALICE, READ = {"type": "user", "id": "alice"}, {"name": "read"}
 

@@ -73,6 +73,11 @@ class Askers:
             thread.join(PATIENCE)
 
 
+@pytest.fixture(scope="module")
+def patient_gate() -> None:
+    """Leave the gate its own time limits."""
+
+
 @contextmanager
 def opened_gate(urls: Urls, api: str) -> Iterator[GateDoor]:
     """A gate that reaches Postgres at this address, with Anna's mailbox open."""
