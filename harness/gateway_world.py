@@ -59,7 +59,7 @@ Headers = list[tuple[str, str]]
 class ServedDatabase(Database):
     """A database for a server in a thread of its own, with the clock of another database and its own schedule.
 
-    Connections of a schedule belong to one event loop.
+    Connections of a schedule belong to one event loop. News is published even if the machine is busy.
     """
 
     def __init__(self, of: Database) -> None:
@@ -67,7 +67,7 @@ class ServedDatabase(Database):
         place = of.schedule._polling.connection_pool.connection_kwargs  # noqa: SLF001
         login, number = quote(place.get("password", ""), safe=""), place.get("db", 0)
         url = f"redis://:{login}@{place['host']}:{place['port']}/{number}"
-        super().__init__(of.engine, Schedule(url), self._now, keys=of.keys, direct=of.direct)
+        super().__init__(of.engine, Schedule(url, patience=PATIENCE), self._now, keys=of.keys, direct=of.direct)
 
     def _now(self, session: UnitOfWork) -> datetime:
         return self._of.clock(session)

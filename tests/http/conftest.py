@@ -28,7 +28,7 @@ from tests.http.portal import SETTINGS, OpenPortal, Portal
 
 def db_at(urls: Urls) -> Database:
     # Pages are told of what was armed: a busy machine may take its time.
-    schedule = Schedule(urls.redis, patience=2.0)
+    schedule = Schedule(urls.redis, patience=20.0)
     return Database(make_engine(urls.api, role="test-http", pool_size=4, overflow=16), schedule)
 
 
