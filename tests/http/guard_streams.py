@@ -25,18 +25,37 @@ class ToldEvent:
 
 
 class GuardReader:
-    """A stream that is open, or what was answered in its place."""
+    """A stream that is open, or what was answered in its place.
 
-    def __init__(self, gate: GatewayWorld, *, who: str = GUARD, last: str | None = None, reads: bool = True) -> None:
-        self.connection = http.client.HTTPConnection("127.0.0.1", gate.port, timeout=PATIENCE)
+    If it `retries`, the stream is opened again while the gate answers that it is behind, as on a busy machine.
+    """
+
+    def __init__(
+        self,
+        gate: GatewayWorld,
+        *,
+        who: str = GUARD,
+        last: str | None = None,
+        reads: bool = True,
+        retries: bool = True,
+    ) -> None:
         headers = {"lockbox-gateway": gate.world.tokens[who]} | ({"last-event-id": last} if last else {})
+        until = time.monotonic() + PATIENCE
+        self._open(gate.port, headers)
+        while self.headers.get("lockbox-reason") == "behind" and retries and time.monotonic() < until:
+            self.close()
+            time.sleep(0.1)
+            self._open(gate.port, headers)
+        self._events: queue.Queue[ToldEvent | None] = queue.Queue()
+        if self.status == 200 and reads:
+            threading.Thread(target=self._read, daemon=True).start()
+
+    def _open(self, port: int, headers: dict[str, str]) -> None:
+        self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
         self.connection.request("GET", "/gate/v1/stream", headers=headers)
         self._answer = self.connection.getresponse()
         self.status = self._answer.status
         self.headers = {name.lower(): value for name, value in self._answer.getheaders()}
-        self._events: queue.Queue[ToldEvent | None] = queue.Queue()
-        if self.status == 200 and reads:
-            threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
         parts: dict[str, str] = {}
