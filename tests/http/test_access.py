@@ -112,11 +112,11 @@ def test_an_unapproved_request_opens_no_window(door: Door) -> None:
 
 
 def test_a_window_closes_at_its_deadline_without_a_running_worker(door: Door) -> None:
-    request_id = door.active(access_window=60, resources=["site:timed"])
+    request_id = door.active(access_window=600, resources=["site:timed"])
 
-    assert door.later(seconds=59).ask("gate", resource="site:timed").status_code == 200
-    refused(door.later(seconds=60), resource="site:timed")
-    view = door.later(seconds=60).get("erin", f"/v1/requests/{request_id}").json()
+    assert door.later(seconds=540).ask("gate", resource="site:timed").status_code == 200
+    refused(door.later(seconds=600), resource="site:timed")
+    view = door.later(seconds=600).get("erin", f"/v1/requests/{request_id}").json()
     assert (view["state"], view["open"]) == ("active", False)
 
 
