@@ -20,6 +20,7 @@ from api.portal import live as door
 from config.settings import Settings
 from harness.ports import own_port
 from harness.stage import Urls, hang_up_on_listeners
+from harness.wait import wait_for
 from lockbox.database import Database
 from lockbox.errors import TooMany
 from lockbox.identity.roles import Role
@@ -376,7 +377,7 @@ def test_live_streams_are_limited_by_session_and_in_total(live: Live) -> None:
     others = [live.open(secret, "list") for secret in (live.secret("amir"), live.secret("erin")) for _ in range(4)]
     too_many = live.open(live.secret("max"), "list")
     four[0].close()
-    time.sleep(0.5)
+    wait_for("one has gone", lambda: live.room.count == 11, PATIENCE)
 
     assert {one.status for one in (*four, *others)} == {200}
     assert (fifth.status, too_many.status) == (429, 503)

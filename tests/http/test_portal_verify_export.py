@@ -10,6 +10,7 @@ import pytest
 
 from api import middleware
 from api.portal.audit import verify_export
+from harness.wait import within
 from lockbox.audit.verifier.verify import verify
 from lockbox.identity import keyring
 from lockbox.identity.attempt_limits import AttemptLimits
@@ -18,6 +19,7 @@ from tests.http import test_portal_audit_log as reading
 from tests.http.portal import HOME, Browser, Portal, PortalPage
 from tests.logs import OTHER_KEY, public
 
+PATIENCE = 30.0
 HEADERS = {"origin": HOME, "content-type": "multipart/form-data; boundary=b"}
 FIRST_PART, REST = b"--b\r\n", b'content-disposition: form-data; name="csrf"\r\n\r\nx\r\n--b--\r\n'
 
@@ -181,13 +183,17 @@ def test_an_export_to_verify_waits_while_exports_of_other_people_use_all_slots(a
     aude = audit_log.world.people["aude"].person_id
     waited, freeing = [], []
 
+    def held() -> int:
+        return int(audit_log.app.state.counts.held(verify_export.file_of(aude)))
+
     async def hold() -> None:
         for _ in range(2):
             await verify_export.TURNS.acquire()
 
         async def free() -> None:
+            await asyncio.to_thread(within, PATIENCE, held)
             await asyncio.sleep(1)
-            waited.append(audit_log.app.state.counts.held(verify_export.file_of(aude)))
+            waited.append(held())
             for _ in range(2):
                 verify_export.TURNS.release()
 
