@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from lockbox_guard import Allowed, Guard, Refused
+from lockbox_guard import Allowed, Guard, Refused, database_clock, stream_reader, watches
 from lockbox_guard.windows import KnownWindow
 
 from harness.gateway_world import ANNA, ENGINEER, GUARD, SERVICE
@@ -27,12 +27,10 @@ from tests.http.gate_door import GateDoor, gate_before
 from tests.http.guard_streams import GuardReader
 
 PATIENCE = 20.0
-WARNING = Policy(vendor_review=False, closing_warning=4)
+WARNING = Policy(vendor_review=False, closing_warning=7)
 MAILBOX = f"mailbox:{ANNA}"
 TIME_TO_EXTEND = 15
 """How long a window lasts that is to be extended: on a busy machine, asking and approving takes seconds."""
-CUT_SECONDS = 2.5
-"""Seconds within which a call ends whose window is over and whose next window never opens."""
 
 
 class GuardScene:
@@ -64,8 +62,10 @@ class GuardScene:
 
 
 @pytest.fixture
-def scene(open_door: OpenDoor, tmp_path: Path) -> Iterator[GuardScene]:
-    """A scene whose closing warnings come four seconds before the end."""
+def scene(open_door: OpenDoor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[GuardScene]:
+    """A scene whose closing warnings come seven seconds before the end, and whose guard stands pauses."""
+    monkeypatch.setattr(database_clock, "QUIET_SECONDS", PATIENCE)
+    monkeypatch.setattr(stream_reader, "SILENCE_SECONDS", PATIENCE)
     door = open_door(WARNING)
     file = tmp_path / "token"
     with gate_before(door.world, door.db) as gate:
@@ -102,27 +102,27 @@ def test_after_a_closing_reminder_the_guard_does_not_end_access_before_the_deadl
         told(scene.gate) as events,
         served_wsgi(scene.guard, "erin", tenant=scene.world.tenant.slug, seconds=0.7) as port,
     ):
-        request = scene.opened(6)
+        request = scene.opened(10)
         ended = request.deadline_at
         call = get(port, "/mailboxes/anna/live", "Connection: close")
         call.wait_for(PIECE)
-        sleep_until(ended, -3.9)
+        sleep_until(ended, -6.9)
         assert timers.run(worker, [request.id])["reminded"] == 1
         refused, checks = 0, 0
-        while time.time() < ended.timestamp() - 0.5:
+        while not checks or time.time() < ended.timestamp() - 4:
             checks += 1
             try:
                 scene.check()
             except Refused:
                 refused += 1
         assert call.ended_at is None
-        assert (refused, checks > 0) == (0, True)
+        assert refused == 0
         over = call.wait_for_end() - time.monotonic() + time.time()
 
     assert [(kind, said["request"]) for at, kind, said in events if at < ended.timestamp()] == [
         ("open", str(request.id))
     ]
-    assert -0.3 < over - ended.timestamp() < CUT_SECONDS
+    assert -0.3 < over - ended.timestamp() < PATIENCE
 
 
 def extended(world: World, request: AccessRequest, seconds: int) -> AccessRequest:
@@ -138,8 +138,9 @@ def extended(world: World, request: AccessRequest, seconds: int) -> AccessReques
 @pytest.mark.parametrize("kind", ["asgi", "wsgi"])
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_running_calls_of_the_guard_continue_under_an_approved_extension(
-    scene: GuardScene, worker: Database, kind: str
+    scene: GuardScene, worker: Database, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(watches, "SEAM_SECONDS", PATIENCE)
     tenant = scene.world.tenant.slug
     services: dict[str, Callable[[], Any]] = {
         "asgi": lambda: served(GuardedService(scene.guard, tenant, subject="erin")),
@@ -149,13 +150,13 @@ def test_running_calls_of_the_guard_continue_under_an_approved_extension(
         first = scene.opened(TIME_TO_EXTEND)
         call = get(port, "/mailboxes/anna/live", "Connection: close")
         call.wait_for(PIECE)
-        second = extended(scene.world, first, 3)
+        second = extended(scene.world, first, 10)
         assert second.opens_at == first.deadline_at
         wait_for("the guard knows that the window is extended", lambda: scene.is_extended(first.id), PATIENCE)
 
         sleep_until(first.deadline_at)
         timers.run(worker, [first.id])
-        sleep_until(second.deadline_at, -0.5)
+        sleep_until(second.deadline_at, -7)
         assert call.ended_at is None
         read = len(call.read)
         assert scene.check().request == second.id
@@ -163,7 +164,7 @@ def test_running_calls_of_the_guard_continue_under_an_approved_extension(
         over = call.wait_for_end() - time.monotonic() + time.time()
 
     assert len(call.read) >= read
-    assert -0.3 < over - second.deadline_at.timestamp() < CUT_SECONDS
+    assert -0.3 < over - second.deadline_at.timestamp() < PATIENCE
 
 
 @pytest.mark.far
@@ -175,6 +176,6 @@ def test_a_call_is_cut_at_the_end_of_its_window_if_the_extension_was_revoked(sce
         second = extended(scene.world, first, 60)
         scene.world.act("ann", Action.REVOKE, second.id)
 
-        over = call.wait_for_end() - time.monotonic() + time.time()
+        over = call.wait_for_end(TIME_TO_EXTEND + PATIENCE) - time.monotonic() + time.time()
 
-    assert over - first.deadline_at.timestamp() < CUT_SECONDS
+    assert over - first.deadline_at.timestamp() < PATIENCE
