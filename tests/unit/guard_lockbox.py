@@ -13,6 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 from uuid import UUID, uuid4
 
 from lockbox_guard import Guard, Refused
+from lockbox_guard.database_clock import BOOT_CLOCK
 
 TOKEN = "lbx_test_guard"
 SERVICE = "exchange-online"
@@ -24,6 +25,15 @@ HEARTBEAT_SECONDS = 0.2
 HANGS = 6.0
 TAKEN = 201
 PATIENCE = 20.0
+LIMITS = {
+    "database_clock.QUIET_SECONDS": 600.0,
+    "guard.ANSWER_SECONDS": 60.0,
+    "remote.ASK_SECONDS": PATIENCE,
+    "running_guard.LAST_SECONDS": PATIENCE,
+    "running_guard.START_SECONDS": PATIENCE,
+    "stream_reader.SILENCE_SECONDS": PATIENCE,
+}
+"""The guard's time limits on a busy machine. A test of one of these sets it itself."""
 
 
 def instant(at: float) -> str:
@@ -40,6 +50,16 @@ def window(request: UUID | None = None, seconds: float = 3600, **facts: Any) -> 
     }
     said |= {"resources": [ANNA], "actions": ["read"], "until": instant(time.time() + seconds)}
     return said | facts
+
+
+class MovedSeconds:
+    """The guard's clock, which a test sets `ahead`."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+
+    def __call__(self) -> float:
+        return BOOT_CLOCK() + self.ahead
 
 
 class CrowdServer(ThreadingHTTPServer):
@@ -241,6 +261,8 @@ class SmallLockbox:
 @contextmanager
 def guard_of(lockbox: SmallLockbox, monkeypatch: Any, **more: Any) -> Iterator[Guard]:
     monkeypatch.setenv("LOCKBOX_GUARD_TOKEN", TOKEN)
+    for limit, seconds in LIMITS.items():
+        monkeypatch.setattr(f"lockbox_guard.{limit}", seconds)
     guard = Guard(lockbox.url, service=SERVICE, **more)
     yield guard
     guard.stop()

