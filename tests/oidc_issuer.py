@@ -180,7 +180,7 @@ class IssuerHandler(BaseHTTPRequestHandler):
 
     def _answer(self, how: ScriptedAnswer, truth: bytes) -> None:
         if how.is_held:
-            self.issuer.released.wait(10)
+            self.issuer.released.wait(60)
         body = (truth if how.body is None else how.body) + b" " * how.padding
         if how.status:
             self.send_response(how.status)

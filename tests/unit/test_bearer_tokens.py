@@ -37,6 +37,8 @@ from tests.oidc_issuer import (
     rsa_key,
 )
 
+pytestmark = pytest.mark.usefixtures("patient_gate")
+
 SERVICE = "mail"
 
 
@@ -78,7 +80,8 @@ class VerifiedCalls:
             for one in self.issuers
         ]
         found = [GateIssuer(one.provider, self.longest_seconds, self.vouches_for_mail) for one in found]
-        self.providers = IdentityProviders([one.provider for one in found], clock=self.clocks.clock)
+        providers = [one.provider for one in found]
+        self.providers = IdentityProviders(providers, clock=self.clocks.clock, seconds=20.0)
         self.realm = TokenRealm(SERVICE, {one.provider.issuer: one for one in found}, is_support)
         self.verifier = TokenVerifier(
             self.providers,

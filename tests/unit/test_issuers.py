@@ -4,10 +4,12 @@ import json
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pytest
@@ -28,6 +30,7 @@ from lockbox.identity.oidc_providers import (
     ProviderUnavailable,
     read_metadata,
 )
+from lockbox.safe_http import FetchFailure
 from tests.each import each
 from tests.oidc_issuer import (
     BROKEN,
@@ -46,6 +49,8 @@ from tests.oidc_issuer import (
     rsa_key,
 )
 from tests.unit.test_safe_http import resolve_to
+
+PatientProviders = partial(IdentityProviders, seconds=20.0, wait_seconds=20.0)
 
 
 @dataclass
@@ -71,7 +76,13 @@ def clock() -> SteppedClock:
 
 @pytest.fixture
 def issuers(issuer: LocalIssuer, clock: SteppedClock) -> IdentityProviders:
-    return IdentityProviders([issuer.configured()], clock=clock)
+    return PatientProviders([issuer.configured()], clock=clock)
+
+
+def known(issuers: IdentityProviders, issuer: LocalIssuer) -> IdentityProvider:
+    found = issuers.configured(issuer.url)
+    assert found is not None
+    return found
 
 
 def settled() -> None:
@@ -80,8 +91,8 @@ def settled() -> None:
 
 
 def until(is_so: Callable[[], bool]) -> None:
-    """Wait until the condition is met; fail after ten seconds."""
-    end = time.monotonic() + 10
+    """Wait until the condition is met; fail after thirty seconds."""
+    end = time.monotonic() + 30
     while not is_so():
         assert time.monotonic() < end
         time.sleep(0.005)
@@ -97,7 +108,7 @@ def test_keys_and_metadata_of_an_issuer_are_fetched_once_for_many_tokens(
 
 
 def test_an_issuer_with_a_jwks_url_is_not_asked_for_metadata(issuer: LocalIssuer) -> None:
-    issuers = IdentityProviders([issuer.configured(jwks_url=f"{issuer.url}/jwks")])
+    issuers = PatientProviders([issuer.configured(jwks_url=f"{issuer.url}/jwks")])
 
     verify(issuer.token(), issuers, NOON)
 
@@ -187,15 +198,27 @@ def test_a_caller_whose_issuer_keys_are_known_does_not_wait_for_a_slow_fetch(
 @pytest.mark.parametrize("path", [DISCOVERY, "/jwks"])
 @pytest.mark.parametrize("answer", [BROKEN, REDIRECT, HUGE, DRIP, NOT_JSON, NOT_AN_OBJECT])
 def test_a_misbehaving_issuer_is_distinguished_from_a_bad_token(
-    issuer: LocalIssuer, path: str, answer: ScriptedAnswer, clock: SteppedClock
+    issuer: LocalIssuer,
+    issuers: IdentityProviders,
+    clock: SteppedClock,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    path: str,
+    answer: ScriptedAnswer,
 ) -> None:
-    issuers = IdentityProviders([issuer.configured()], clock=clock, seconds=0.7 if answer.drops else 5)
+    if path == "/jwks":
+        issuers.metadata(known(issuers, issuer))
     issuer.troubles[path] = answer
 
-    for _ in range(3):
-        with pytest.raises(Busy, match="try again"):
-            verify(issuer.token(), issuers, NOON)
-    assert issuer.fetched[path] == 1
+    with monkeypatch.context() as patch:
+        if answer.drops:
+            patch.setattr(issuers, "_seconds", 0.7)
+        for _ in range(3):
+            with pytest.raises(Busy, match="try again"):
+                verify(issuer.token(), issuers, NOON)
+        settled()
+    # On a busy machine, a short time may be over before the issuer gets the call.
+    assert issuer.fetched[path] in ({0, 1} if answer.drops else {1})
 
     issuer.troubles.clear()
     clock.at = 5.0
@@ -300,32 +323,37 @@ def test_forged_signatures_cause_at_most_one_key_fetch_a_minute(
 
 
 def test_forged_tokens_of_many_slow_issuers_use_few_slots_briefly(issuer: LocalIssuer) -> None:
-    """Six issuers that answer nothing, thirty forged tokens at once: the good issuer is served meanwhile."""
+    """Six issuers that answer nothing yet, thirty forged tokens at once: the good issuer is served meanwhile."""
     with ExitStack() as stack:
         slow = [stack.enter_context(local_issuer()) for _ in range(6)]
         for one in slow:
             one.troubles = {DISCOVERY: HELD, "/jwks": HELD}
-        issuers = IdentityProviders([one.configured() for one in (issuer, *slow)], wait_seconds=1.5)
+        issuers = PatientProviders([one.configured() for one in (issuer, *slow)])
         verify(issuer.token(), issuers, NOON)
 
         with ThreadPoolExecutor(30) as pool:
-            calls = [pool.submit(verify, one.token(), issuers, NOON) for one in slow * 5]
+            forged = [one.token(key=ec_key(3), header={"kid": "ec-0"}) for one in slow * 5]
+            calls = [pool.submit(verify, token, issuers, NOON) for token in forged]
             until(lambda: sum(call.done() for call in calls) == 30 - MOST_WAITING)
             verify(issuer.token(), issuers, NOON)
             assert sum(call.done() for call in calls) == 30 - MOST_WAITING
-            assert {type(call.exception(timeout=10)) for call in calls} == {ProviderUnavailable}
+            for one in slow:
+                one.released.set()
 
-        for one in slow:
-            one.released.set()
+        ended = Counter(type(call.exception()) for call in calls)
+        assert ended == {ProviderUnavailable: 30 - MOST_WAITING, NotSignedIn: MOST_WAITING}
         settled()
 
 
 def test_an_abandoned_call_leaves_the_key_fetch_to_the_next_call(issuer: LocalIssuer) -> None:
     issuer.troubles["/jwks"] = HELD
-    issuers = IdentityProviders([issuer.configured()], wait_seconds=0.05)
+    issuers = PatientProviders([issuer.configured()], wait_seconds=0.05)
 
-    with pytest.raises(Busy, match="try again"):
-        verify(issuer.token(), issuers, NOON)
+    # One call more than may wait at once: each has left its place to the next.
+    for _ in range(MOST_WAITING + 1):
+        with pytest.raises(ProviderUnavailable, match="try again") as refused:
+            verify(issuer.token(), issuers, NOON)
+        assert refused.value.trouble is FetchFailure.TIME
     issuer.released.set()
     settled()
 
@@ -336,15 +364,13 @@ def test_an_abandoned_call_leaves_the_key_fetch_to_the_next_call(issuer: LocalIs
 def test_code_exchanges_with_slow_issuers_share_one_limit() -> None:
     with ExitStack() as stack:
         slow = [stack.enter_context(local_issuer()) for _ in range(4)]
-        issuers = IdentityProviders([one.configured() for one in slow])
-        known = [issuers.configured(one.url) for one in slow]
-        for one, configured in zip(slow, known, strict=True):
-            assert configured is not None
-            issuers.metadata(configured)
+        issuers = PatientProviders([one.configured() for one in slow])
+        for one in slow:
+            issuers.metadata(known(issuers, one))
             one.troubles["/token"] = HELD
 
         with ThreadPoolExecutor(16) as pool:
-            calls = [pool.submit(issuers.exchange, one, {}, None) for one in known * 4 if one is not None]
+            calls = [pool.submit(issuers.exchange, known(issuers, one), {}, None) for one in slow * 4]
             until(lambda: sum(call.done() for call in calls) == 16 - MOST_EXCHANGES_TOGETHER)
             for one in slow:
                 one.released.set()

@@ -52,7 +52,7 @@ def issuer() -> Iterator[LocalIssuer]:
 
 @pytest.fixture
 def issuers(issuer: LocalIssuer) -> IdentityProviders:
-    return IdentityProviders([issuer.configured()])
+    return IdentityProviders([issuer.configured()], seconds=20.0, wait_seconds=20.0)
 
 
 def sign_in(begun: AuthorizationRequest) -> dict[str, str]:
@@ -218,12 +218,13 @@ def test_a_sign_in_with_an_invalid_id_token_is_refused(
     "answer", [BROKEN, REDIRECT, HUGE, DRIP, NOT_JSON, NOT_AN_OBJECT, ScriptedAnswer(status=401)]
 )
 def test_a_misbehaving_token_endpoint_is_not_blamed_on_the_person(
-    issuer: LocalIssuer, answer: ScriptedAnswer
+    issuer: LocalIssuer, issuers: IdentityProviders, answer: ScriptedAnswer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    issuers = IdentityProviders([issuer.configured()], seconds=0.7 if answer.drops else 5)
     begun = begun_with(issuers, issuer)
     brought = sign_in(begun)
     issuer.troubles["/token"] = answer
+    if answer.drops:
+        monkeypatch.setattr(issuers, "_seconds", 0.7)
 
     with pytest.raises(Busy, match="cannot be reached"):
         come_back(issuers, issuer, begun, brought)
