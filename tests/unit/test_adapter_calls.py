@@ -35,7 +35,9 @@ SECRET = new_secret()
 YES = json.dumps({"open": True, "assigned": True}).encode()
 CONFIRMED = CaseAnswer(is_open=True, is_assigned=True)
 MINUTES = timedelta(minutes=6)
-PLENTY, LITTLE = 2.9, 0.1
+PLENTY, LITTLE = 20.0, 0.1
+OVERDUE = {"time", "name"}
+"""On a busy machine, a short time may be over before the adapter's name is looked up."""
 Says = Callable[[Call], ScriptedAnswer]
 
 
@@ -166,7 +168,7 @@ def test_an_endless_case_adapter_answer_ends_when_its_caller_stops_waiting(
 ) -> None:
     adapter.says = lambda _: answer
 
-    assert ask(adapters, LITTLE) == "time"
+    assert ask(adapters, LITTLE) in OVERDUE
 
 
 def test_repeated_connection_failures_open_the_case_adapters_circuit_until_a_retry_succeeds(
@@ -200,7 +202,7 @@ def test_a_case_adapter_with_invalid_or_overdue_answers_is_not_skipped(
     adapter.says = saying(status=500)
     assert [ask(adapters) for _ in range(MOST_SILENCES + 1)] == ["status"] * (MOST_SILENCES + 1)
     adapter.says = lambda _: ScriptedAnswer(is_held=True)
-    assert [ask(adapters, 0.02) for _ in range(MOST_SILENCES + 1)] == ["time"] * (MOST_SILENCES + 1)
+    assert {ask(adapters, 0.02) for _ in range(MOST_SILENCES + 1)} <= OVERDUE
 
     adapter.says = saying()
     assert ask(adapters) == CONFIRMED
