@@ -2,11 +2,12 @@
 
 import asyncio
 import re
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, Self, TypeVar
+from typing import Any, ParamSpec, Self, TypeVar
 from uuid import UUID
 
 import httpx
@@ -34,6 +35,7 @@ SELECT (SELECT count(*) FROM requests) AS requests, (SELECT count(*) FROM decisi
 """)
 BACK = "INSERT INTO memberships (id, person_id, tenant_id, role) VALUES (uuidv7(), :p, :t, :r)"
 ELSEWHERE = "203.0.113.7"
+PATIENCE = 60.0
 AS_PYDANTIC_SAYS = re.compile(
     r"\b(?:Input|String|List|Value|Tuple|Set|Dictionary|Datetime) should\b|Value error|Extra inputs"
 )
@@ -41,6 +43,7 @@ AS_PYDANTIC_SAYS = re.compile(
 
 
 Result = TypeVar("Result")
+Parts = ParamSpec("Parts")
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,18 @@ def facts(answer: Response, status: int, code: str) -> dict[str, Any]:
     assert body["detail"]
     assert not AS_PYDANTIC_SAYS.search(answer.text), answer.text
     return body
+
+
+async def until_served(
+    call: Callable[Parts, Awaitable[Response]], *args: Parts.args, **parts: Parts.kwargs
+) -> Response:
+    """Make a call, and repeat it while its answer is 503: on a busy machine it may wait too long for its turn."""
+    until = time.monotonic() + PATIENCE
+    answer = await call(*args, **parts)
+    while answer.status_code == 503 and time.monotonic() < until:
+        await asyncio.sleep(0.1)
+        answer = await call(*args, **parts)
+    return answer
 
 
 @dataclass

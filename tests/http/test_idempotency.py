@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import text
 
 from lockbox.sql import new_id
-from tests.http.door import Door, facts
+from tests.http.door import Door, facts, until_served
 
 LOCK = text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))")
 
@@ -78,10 +78,10 @@ def test_a_call_repeated_under_its_key_is_refused_while_the_first_call_still_run
 
 def test_concurrent_calls_with_one_idempotency_key_submit_once(door: Door) -> None:
     for _ in range(3):
-        header, before = key(), submitted(door)
+        header, body, before = key(), door.world.body(), submitted(door)
 
         answers = door.together(
-            *(door.coming("erin", "POST", "/v1/requests", json=door.world.body(), headers=header) for _ in range(6))
+            *(until_served(door.coming, "erin", "POST", "/v1/requests", json=body, headers=header) for _ in range(6))
         )
 
         assert {answer.status_code for answer in answers} <= {201, 409}

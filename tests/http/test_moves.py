@@ -13,7 +13,7 @@ from lockbox.identity.roles import Role
 from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
-from tests.http.door import Door, OpenDoor, facts
+from tests.http.door import Door, OpenDoor, facts, until_served
 
 # yes: it is done; own: the requester never decides; role: not for this person; state: not from this state;
 # 404: not there for this person. `unseen` are requests that ended before the customer was asked.
@@ -158,7 +158,9 @@ def _refused_to_all_but_who_may(door: Door, request_id: str, action: str, start:
     """Check that each person without the right to an action is refused, on a request that this does not change."""
     expected = cells(action, ROW_OF[start])
     refused = [who for who, cell in expected.items() if cell != "yes"]
-    answers = door.together(*(door.coming(who, "POST", f"/v1/requests/{request_id}/{action}") for who in refused))
+    answers = door.together(
+        *(until_served(door.coming, who, "POST", f"/v1/requests/{request_id}/{action}") for who in refused)
+    )
     for who, answer in zip(refused, answers, strict=True):
         body = facts(answer, *REFUSED[expected[who]])
         assert ("current_state" in body) is (expected[who] == "state"), (action, who)

@@ -6,7 +6,7 @@ from httpx import Response
 
 from lockbox.database import Database
 from lockbox.requests.policy_rules import Policy
-from tests.http.door import Door, OpenDoor, facts
+from tests.http.door import Door, OpenDoor, facts, until_served
 from tests.http.test_delivery_reach import run_out
 
 
@@ -53,8 +53,9 @@ def test_a_second_resubmission_names_the_open_request(door: Door, worker: Databa
 
 def test_concurrent_resubmissions_submit_once_over_http(door: Door, worker: Database) -> None:
     first = timed_out(door, worker)
+    path = f"/v1/requests/{first}/ask-again"
 
-    answers = door.together(*(door.coming("erin", "POST", f"/v1/requests/{first}/ask-again") for _ in range(6)))
+    answers = door.together(*(until_served(door.coming, "erin", "POST", path) for _ in range(6)))
 
     assert sorted(answer.status_code for answer in answers) == [201, 409, 409, 409, 409, 409]
 

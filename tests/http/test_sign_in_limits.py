@@ -10,6 +10,7 @@ from redis import Redis
 
 from config.settings import Settings
 from harness.stage import Urls
+from tests.http.door import until_served
 from tests.http.portal import SETTINGS, Browser, OpenPortal, Portal, PortalPage
 
 
@@ -178,7 +179,7 @@ def test_concurrent_sign_in_attempts_are_all_counted(strict: Portal) -> None:
 
     async def all_at_once() -> list[int]:
         calls = (
-            browser.client.post("/sign-in", data={"address": strict.address("ann")}, headers=ours)
+            until_served(browser.client.post, "/sign-in", data={"address": strict.address("ann")}, headers=ours)
             for browser in browsers
         )
         return [answer.status_code for answer in await asyncio.gather(*calls)]

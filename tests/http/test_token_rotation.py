@@ -11,7 +11,7 @@ from sqlalchemy import text
 
 from lockbox.identity import api_tokens
 from tests.each import each
-from tests.http.door import Door, facts
+from tests.http.door import Door, facts, until_served
 from tests.http.tokens import asked, by, listed, made, works
 
 
@@ -138,7 +138,7 @@ def test_concurrent_rotations_of_a_token_make_one_new_token(fresh_door: Door) ->
     old = made(fresh_door)
     path = f"/v1/tokens/{old['id']}/rotate"
 
-    answers = fresh_door.together(*(fresh_door.coming("erin", "POST", path) for _ in range(4)))
+    answers = fresh_door.together(*(until_served(fresh_door.coming, "erin", "POST", path) for _ in range(4)))
 
     assert sorted(answer.status_code for answer in answers) == [201, 409, 409, 409]
 

@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 
 from lockbox.identity import api_tokens, authentication
 from tests.each import each
-from tests.http.door import Door, OpenDoor, facts
+from tests.http.door import Door, OpenDoor, facts, until_served
 from tests.http.tokens import asked, by, listed, made, works
 
 EVERYBODY = ("erin", "max", "olga", "vera", "gate", "tara", "ann", "aude")
@@ -207,7 +207,8 @@ def test_expired_tokens_do_not_count_against_the_limit_of_twenty(fresh_door: Doo
 def test_concurrent_calls_cannot_create_more_than_twenty_tokens(fresh_door: Door) -> None:
     for _ in range(api_tokens.MOST_TOKENS - 3):
         made(fresh_door)
-    calls = [fresh_door.coming("erin", "POST", "/v1/tokens", json={"name": "rush"}) for _ in range(6)]
+    rush = {"name": "rush"}
+    calls = [until_served(fresh_door.coming, "erin", "POST", "/v1/tokens", json=rush) for _ in range(6)]
 
     statuses = sorted(answer.status_code for answer in fresh_door.together(*calls))
 
