@@ -25,10 +25,11 @@ from harness.people import World, sign_in, vouch_for
 from harness.stage import as_sender
 from lockbox.database import Database
 from lockbox.facts.enumerations import AuthMethod
+from lockbox.identity.oidc_providers import IdentityProviders
 from lockbox.identity.sessions import ClientInfo
 from lockbox.notifications.senders.protocol import OutgoingMail
 from tests.database.postbag import Postbag
-from tests.http.door import AS_PYDANTIC_SAYS, LoopThread
+from tests.http.door import AS_PYDANTIC_SAYS, PATIENCE, LoopThread
 
 HOME = "https://lockbox.example"
 SETTINGS = Settings(environment="test", public_url=HOME, sign_ins_per_account=500, sign_ins_per_address=500)
@@ -183,6 +184,9 @@ class Portal:
         self.db = Database(self.db.engine, self.db.schedule, self.clock)
         self.worker = Database(self.worker.engine, self.worker.schedule, self.clock)
         self.app = make_app(self.settings, self.db) if kept is None else kept[0]
+        if self.settings.issuers:
+            # A new app has to fetch metadata and keys first; on a busy machine that may take long.
+            self.app.state.issuers = IdentityProviders(self.settings.issuers, seconds=PATIENCE, wait_seconds=PATIENCE)
         if self.settings is SETTINGS:
             APPS[self.db.engine] = (self.app, self.clock)
 
