@@ -42,8 +42,9 @@ def work(api: Database) -> Iterator[Callable[[str | None], None]]:
 
 
 @pytest.fixture
-def asked(work: Callable[[str | None], None]) -> Iterator[CaseAdapterServer]:
-    """An adapter of the test's own, and a worker that asks it."""
+def asked(work: Callable[[str | None], None], monkeypatch: pytest.MonkeyPatch) -> Iterator[CaseAdapterServer]:
+    """An adapter of the test's own, and a worker that asks it; engineers wait long for the answer."""
+    monkeypatch.setattr(case_check, "SECONDS", 60.0)
     with case_adapter() as server:
         work(server.url)
         yield server
@@ -157,9 +158,8 @@ def test_the_policy_refuses_or_flags_a_request_if_the_ticket_system_does_not_ans
 
 
 def test_forms_waiting_for_a_case_adapter_take_no_slots_of_other_calls(
-    open_portal: OpenPortal, asked: CaseAdapterServer, monkeypatch: pytest.MonkeyPatch
+    open_portal: OpenPortal, asked: CaseAdapterServer
 ) -> None:
-    monkeypatch.setattr(case_check, "SECONDS", 60.0)
     policy = Policy.model_validate({"vendor_review": False, "unconfirmed_case": "refuse"})
     portal = open_portal(policy, SETTINGS.model_copy(update=settings_of(asked.url)))
     forms = [FORM | {"tenant": portal.world.tenant.slug, "case_ref": f"CASE-{one}"} for one in range(WRITES.most + 1)]
