@@ -18,9 +18,10 @@ import uvicorn
 from api.live import LiveUpdates
 from api.supervisor import ApiServer
 from harness.gateway_world import ServedDatabase
+from harness.wait import wait_for
 from tests.http.portal import SESSION, Portal
 
-PATIENCE = 10.0
+PATIENCE = 20.0
 
 
 @dataclass(frozen=True)
@@ -118,13 +119,14 @@ class LiveStream:
 
 @dataclass
 class Live:
-    """A world's pages on a real server."""
+    """A world's pages on a real server; `deaf` is the epoch before the server heard of changes."""
 
     portal: Portal
     url: str
     room: LiveUpdates
     server: ApiServer
     thread: threading.Thread
+    deaf: str
     streams: list[LiveStream] = field(default_factory=list)
 
     def secret(self, name: str) -> str:
@@ -140,6 +142,7 @@ class Live:
         """Open a stream that has received all earlier events."""
         stream = self.open(secret, topics)
         stream.until("again")
+        wait_for("the server hears of changes", lambda: _epoch(self.room) != self.deaf, PATIENCE)
         while not stream.quiet(0.3):
             pass
         return stream
@@ -153,6 +156,11 @@ class Live:
         return time.monotonic() - began
 
 
+def _epoch(room: LiveUpdates) -> str:
+    """Return what changes in a position whenever the server begins to hear of changes."""
+    return room.position.partition("-")[0]
+
+
 @contextmanager
 def serving(portal: Portal, port: int, **facts: Any) -> Iterator[Live]:
     """Serve a world's pages on a port, with live updates and a separate schedule: a loop closes what it opened."""
@@ -162,6 +170,7 @@ def serving(portal: Portal, port: int, **facts: Any) -> Iterator[Live]:
     config = uvicorn.Config(
         portal.app, host="127.0.0.1", port=port, log_config=None, lifespan="off", timeout_graceful_shutdown=10
     )
+    deaf = _epoch(room)
     server = ApiServer(config, [room.shut])
 
     async def served() -> None:
@@ -174,7 +183,7 @@ def serving(portal: Portal, port: int, **facts: Any) -> Iterator[Live]:
     while not server.started:
         assert time.monotonic() < until
         time.sleep(0.02)
-    live = Live(portal, f"http://127.0.0.1:{port}", room, server, thread)
+    live = Live(portal, f"http://127.0.0.1:{port}", room, server, thread, deaf)
     yield live
     for stream in live.streams:
         stream.close()
