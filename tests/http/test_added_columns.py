@@ -44,7 +44,11 @@ def _prepared_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def door(own_door: Door) -> Door:
-    """A world without review in a database of its own."""
+    """A world without review in a database of its own, whose connections wait long for locks."""
+    api = own_door.db.engine
+    for limit in ("lock_timeout", "statement_timeout"):
+        own_door.run_sql(f"ALTER ROLE {api.url.username} IN DATABASE {api.url.database} SET {limit} = '60s'")
+    api.dispose()
     return replace(own_door, world=World.make(own_door.db, BREAK_GLASS))
 
 
