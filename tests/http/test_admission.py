@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,12 +13,14 @@ from sqlalchemy import event, text
 from starlette.requests import HTTPConnection
 from starlette.types import Message, Receive, Scope, Send
 
+from api import middleware
 from api.app import OVERFLOW, make_app
 from api.incoming_request import (
     CHECKS,
     CLOSING_MOVES,
     CLOSINGS,
     ENTRY,
+    KNOWN,
     MOST_COMMON,
     MOST_VITAL,
     OPENING_MOVES,
@@ -26,6 +29,7 @@ from api.incoming_request import (
     SUBMITS,
     UPLOADS,
     WRITES,
+    Budget,
     budget_of,
     vouch,
 )
@@ -71,6 +75,18 @@ class SlowApp:
 @pytest.fixture
 def slow() -> SlowApp:
     return SlowApp()
+
+
+@pytest.fixture
+def app(slow: SlowApp, monkeypatch: pytest.MonkeyPatch) -> HttpGuard:
+    """The slow app behind the admission, where calls may queue for as long as a test lasts."""
+
+    def patient(budget: Budget) -> Budget:
+        return replace(budget, seconds=LIVENESS_SECONDS)
+
+    monkeypatch.setattr(middleware, "KNOWN", tuple(map(patient, KNOWN)))
+    monkeypatch.setattr(middleware, "budget_of", lambda method, path: patient(budget_of(method, path)))
+    return HttpGuard(slow, settings=SETTINGS)
 
 
 async def statuses(
@@ -129,9 +145,7 @@ def test_a_call_that_waits_too_long_for_admission_is_refused_and_other_calls_are
     assert slow.most_inside == READS.most
 
 
-def test_an_admission_slot_is_free_once_the_answer_begins(slow: SlowApp, runner: LoopThread) -> None:
-    app = HttpGuard(slow, settings=SETTINGS)
-
+def test_an_admission_slot_is_free_once_the_answer_begins(app: HttpGuard, slow: SlowApp, runner: LoopThread) -> None:
     async def told() -> list[int]:
         await known(app, slow)
         slow.may_answer.set()
@@ -146,9 +160,7 @@ def test_an_admission_slot_is_free_once_the_answer_begins(slow: SlowApp, runner:
     assert slow.most_inside <= READS.most
 
 
-def test_livez_answers_however_busy_the_process_is(slow: SlowApp, runner: LoopThread) -> None:
-    app = HttpGuard(slow, settings=SETTINGS)
-
+def test_livez_answers_however_busy_the_process_is(app: HttpGuard, slow: SlowApp, runner: LoopThread) -> None:
     async def told() -> list[int]:
         held = asyncio.create_task(_all(statuses(app, "/v1/requests", STRANGERS.most, spread=True)))
         await until(lambda: slow.inside >= STRANGERS.most)
@@ -161,10 +173,8 @@ def test_livez_answers_however_busy_the_process_is(slow: SlowApp, runner: LoopTh
 
 
 def test_calls_with_wrong_credentials_share_few_slots_and_block_no_verified_callers(
-    slow: SlowApp, runner: LoopThread
+    app: HttpGuard, slow: SlowApp, runner: LoopThread
 ) -> None:
-    app = HttpGuard(slow, settings=SETTINGS)
-
     async def told() -> tuple[int, list[int]]:
         await known(app, slow)
         wrong = asyncio.create_task(_all(statuses(app, count=20, shown="wrong")))
@@ -184,10 +194,9 @@ def test_calls_with_wrong_credentials_share_few_slots_and_block_no_verified_call
 
 
 def test_a_call_leaves_the_slots_of_unverified_callers_once_its_credential_is_verified(
-    slow: SlowApp, runner: LoopThread
+    app: HttpGuard, slow: SlowApp, runner: LoopThread
 ) -> None:
     """This helps engineers behind one address, right after a restart, while a slow ticket system is asked."""
-    app = HttpGuard(slow, settings=SETTINGS)
     slow.vouches_first = True
 
     async def told() -> list[int]:
@@ -202,9 +211,10 @@ def test_a_call_leaves_the_slots_of_unverified_callers_once_its_credential_is_ve
     assert slow.most_inside == READS.most + PER_ADDRESS
 
 
-def test_an_ipv6_network_counts_as_one_address_in_admission(slow: SlowApp, runner: LoopThread) -> None:
+def test_an_ipv6_network_counts_as_one_address_in_admission(
+    app: HttpGuard, slow: SlowApp, runner: LoopThread
+) -> None:
     """Such a network has 2^64 addresses."""
-    app = HttpGuard(slow, settings=SETTINGS)
 
     async def told() -> int:
         calls = asyncio.create_task(_all(statuses(app, count=20, spread=True, address="2001:db8::")))
@@ -218,9 +228,9 @@ def test_an_ipv6_network_counts_as_one_address_in_admission(slow: SlowApp, runne
     assert runner.run(asyncio.wait_for(told(), LIVENESS_SECONDS)) == PER_ADDRESS
 
 
-def test_a_verified_credential_that_is_later_refused_counts_as_unverified(slow: SlowApp, runner: LoopThread) -> None:
-    app = HttpGuard(slow, settings=SETTINGS)
-
+def test_a_verified_credential_that_is_later_refused_counts_as_unverified(
+    app: HttpGuard, slow: SlowApp, runner: LoopThread
+) -> None:
     async def told() -> int:
         await known(app, slow)
         slow.status = 401

@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import timedelta
 from importlib.resources import files
 from itertools import permutations
+from statistics import median
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -35,8 +36,8 @@ from tests.http.door import Door, OpenDoor, facts, until_served
 
 KEY = {"idempotency-key": "twins"}
 ONE = text("SELECT 1")
-SLACK = 0.5
-"""Seconds by which a call may take longer than the slowest one before it on a busy machine.
+SLACK = 1.5
+"""Seconds by which a call may take longer than usual on a busy machine.
 
 A call that waits for a locked row waits for two seconds.
 """
@@ -189,7 +190,7 @@ def test_a_locked_row_delays_only_calls_that_need_that_row(door: Door, other: Wo
     theirs = replace(door, world=other)
     for one in (door, theirs):
         one.file()
-    usual = max(_seconds(theirs) for _ in range(5))
+    usual = median(_seconds(theirs) for _ in range(5))
 
     with door.root.connect().execution_options(isolation_level="READ COMMITTED") as holder:
         holder.execute(text("SELECT FROM tenants WHERE id = :id FOR UPDATE"), {"id": door.world.tenant.id})
@@ -197,7 +198,7 @@ def test_a_locked_row_delays_only_calls_that_need_that_row(door: Door, other: Wo
         holder.rollback()
 
     assert [one.status_code for one in held] == [503] * len(held), held[0].text
-    assert max(others) < usual + 0.05 + SLACK
+    assert max(others) < usual + SLACK
 
 
 @pytest.mark.far
@@ -205,7 +206,7 @@ def test_a_locked_row_delays_only_calls_that_need_that_row(door: Door, other: Wo
 def test_a_locked_request_delays_no_other_decision(door: Door, action: str) -> None:
     """More calls wait for it than run at once, on the event loop and in threads."""
     held, others = door.pending(), [door.pending() for _ in range(14)]
-    usual = max(_decided(door, action, one) for one in others[:4])
+    usual = median(_decided(door, action, one) for one in others[:4])
 
     async def beside() -> tuple[list[Response], list[float]]:
         waiting = [asyncio.create_task(_decide(door, "ann", action, held)) for _ in range(8)]
@@ -222,7 +223,7 @@ def test_a_locked_request_delays_no_other_decision(door: Door, action: str) -> N
         holder.rollback()
 
     assert {one.status_code for one in waited} == {503}, codes(waited)
-    assert max(took) < usual + 0.05 + SLACK
+    assert max(took) < usual + SLACK
     assert door.act("ann", action, held).status_code == 200
 
 
