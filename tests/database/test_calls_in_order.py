@@ -48,7 +48,7 @@ def world(api: Database) -> World:
 @pytest.fixture
 def post() -> Postbag:
     """Webhook calls go out over HTTP from a pool like the product's; mails stay in memory."""
-    return Postbag(calling=HttpWebhooks(allow_http=True, seconds=2.0), sending_pool=SendingPool())
+    return Postbag(calling=HttpWebhooks(allow_http=True, seconds=20.0), sending_pool=SendingPool())
 
 
 @pytest.fixture
@@ -104,8 +104,10 @@ def test_every_webhook_call_states_its_sequence_number_and_its_predecessor(
 
 
 def test_a_webhook_call_is_sent_as_soon_as_the_preceding_call_settles(
-    world: World, sender: Database, later: ShiftedClock, post: Postbag, receiver: WebhookReceiver
-) -> None:
+    world: World, sender: Database, later: ShiftedClock, post: Postbag, receiver: WebhookReceiver,
+    *, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(results, "FIRST_BACK_OFF", 60 * SECONDS)
     receiver.answers = [FAILED, FAILED, TAKEN]
     listen(world, post, receiver)
     many(world, 3)
@@ -115,10 +117,10 @@ def test_a_webhook_call_is_sent_as_soon_as_the_preceding_call_settles(
     first, second, third = calls(sender)
     blocked = (first.blocked_by, second.blocked_by, third.blocked_by)
     tried = numbers(receiver.calls)
-    later.shift += 5 * SECONDS
+    later.shift += 60 * SECONDS
     deliver(post, sender, OPEN)
     assert_notifications_are_held(sender, later.shift)
-    later.shift += 20 * SECONDS
+    later.shift += 120 * SECONDS
     deliver_due(post, sender, later)
 
     assert tried == [1]
@@ -158,7 +160,7 @@ def test_a_webhook_call_waits_for_a_failing_earlier_call_only_up_to_a_time_limit
     else:
         world.submit()
     deliver(post, sender)
-    later.shift = longest - 2 * SECONDS
+    later.shift = longest - 30 * SECONDS
     deliver(post, sender, OPEN)
     early = numbers(receiver.calls)
     later.shift = longest + SECONDS
@@ -175,6 +177,7 @@ def test_a_webhook_call_waits_for_a_failing_earlier_call_only_up_to_a_time_limit
 def test_a_hanging_endpoint_delays_only_the_calls_to_that_endpoint(
     world: World, worker: Database, post: Postbag, receiver: WebhookReceiver
 ) -> None:
+    post.calling = HttpWebhooks(allow_http=True, seconds=5.0)
     with receiving() as hanging:
         hanging.answers = [ScriptedAnswer(is_held=True)]
         stuck = post.endpoint(world, hanging.url, tenant_id=world.tenant.id)
@@ -331,7 +334,7 @@ def test_webhook_calls_keep_their_order_after_workers_were_away_for_a_minute(
     abandoned: Sequence[Row[Any]], sender: Database, later: ShiftedClock, post: Postbag, receiver: WebhookReceiver,
     *, order: slice,
 ) -> None:  # fmt: skip
-    later.shift = LONGEST_BLOCKED - 5 * SECONDS
+    later.shift = LONGEST_BLOCKED - 30 * SECONDS
 
     for row in abandoned[order]:
         post.deliver(sender, [row.id])
@@ -358,10 +361,10 @@ def test_the_call_about_the_end_of_a_request_waits_sixty_seconds_after_its_prede
     receiver.answers = [FAILED]
     later.shift = 5 * LONGEST_END_BLOCKED
     deliver_due(post, sender, later)
-    later.shift += LONGEST_END_BLOCKED - 5 * SECONDS
+    later.shift += LONGEST_END_BLOCKED - 30 * SECONDS
     deliver_due(post, sender, later)
     early = numbers(receiver.calls)
-    later.shift += 10 * SECONDS
+    later.shift += 35 * SECONDS
     deliver_due(post, sender, later)
 
     assert set(early) == {1}

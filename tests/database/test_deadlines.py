@@ -120,7 +120,7 @@ def test_a_decision_counts_just_before_the_deadline_and_not_at_the_deadline(
 
     with pytest.raises(Conflict):
         world.act("ann", Action.APPROVE, request.id, late)
-    later.shift = timedelta(hours=12) - timedelta(seconds=5)
+    later.shift = timedelta(hours=12) - timedelta(minutes=1)
     opened = world.act("ann", Action.APPROVE, request.id, late)
 
     late.engine.dispose()

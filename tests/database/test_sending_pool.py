@@ -10,7 +10,7 @@ from uuid import UUID
 
 import pytest
 
-from harness.clocks import ShiftedClock
+from harness.clocks import ShiftedClock, StoppedClock
 from harness.mail_relay import MailRelay, relaying
 from harness.people import World
 from harness.stage import as_sender, unbound
@@ -181,18 +181,18 @@ def short(api: Database) -> World:
 
 
 def test_a_call_that_expires_while_its_circuit_breaker_is_open_is_dead_and_states_that_reason(
-    short: World, sender: Database, later: ShiftedClock, clock: PoolClock
+    short: World, sender: Database, clock: PoolClock
 ) -> None:
     post = sending(clock=clock)
     senders = post.senders
     further = shut(short, sender, post, senders)
-    fresh = short.submit()
+    short.submit()
     (row,) = [one for one in read(sender, HOOKS) if one.endpoint_id == further]
 
-    later.shift = row.until_at - fresh.created_at - timedelta(seconds=3)
+    sender.clock = StoppedClock(row.until_at - timedelta(seconds=3))
     assert delivery.deliver(as_sender(sender), [row.id], senders) == []
     (put_off,) = read(sender, "SELECT * FROM notifications WHERE id = :id", id=row.id)
-    later.shift = put_off.run_at - fresh.created_at
+    sender.clock = StoppedClock(put_off.run_at)
     (one,) = delivery.deliver(as_sender(sender), [row.id], senders)
 
     assert put_off.run_at == row.until_at - timedelta(seconds=1)

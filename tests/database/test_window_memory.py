@@ -164,14 +164,14 @@ def test_the_gate_does_not_use_window_memory_older_than_a_second(watched: Watche
 
 
 def test_the_window_memory_compares_deadlines_with_the_databases_clock(api: Database, world: World) -> None:
-    opened(world, access_window=600)
+    opened(world, access_window=6000)
     api.clock = later = ShiftedClock()
     watched = Watched(api)
 
-    later.shift = timedelta(seconds=599)
+    later.shift = timedelta(seconds=5900)
     watched.reader.read()
     assert watched.find(world) is not None
-    later.shift = timedelta(seconds=600)
+    later.shift = timedelta(seconds=6000)
     watched.reader.read()
 
     assert watched.find(world) is None
