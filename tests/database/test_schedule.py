@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -14,16 +14,15 @@ from redis import Redis
 
 from harness.stage import RETRIED
 from harness.wait import within
+from lockbox import schedule as schedule_module
 from lockbox.pubsub import channel_of, database_number
 from lockbox.redis_scripts import RedisUnavailable
 from lockbox.schedule import (
-    ARM_TIMEOUT,
     BEFORE_OTHERS,
     BREAKER_SECONDS,
     CLOCK,
     EPOCH,
     NOTIFICATIONS,
-    POLL_TIMEOUT,
     IndexEntry,
     Schedule,
     ScheduleIndex,
@@ -128,28 +127,29 @@ def test_an_entry_scheduled_with_a_delay_uses_the_clock_of_the_redis_server(
     schedule.arm(
         CLOCK,
         [
-            IndexEntry(one, "expire", timedelta(milliseconds=250)),
+            IndexEntry(one, "expire", timedelta(minutes=1)),
             IndexEntry(past, "expire", timedelta(milliseconds=-5)),
         ],
     )
 
     after = _milliseconds_now(redis)
     due = schedule.members(CLOCK)
-    assert before + 249 <= due[f"expire:{one}"] <= after + 251
+    assert before + 59_999 <= due[f"expire:{one}"] <= after + 60_001
     assert before - 6 <= due[f"expire:{past}"] <= after - 4
     assert schedule.claim(CLOCK).ids == {"expire": [past]}
-    assert within(2, lambda: schedule.claim(CLOCK).ids == {"expire": [one]})
+    schedule.arm(CLOCK, [IndexEntry(one, "expire", timedelta(milliseconds=250))])
+    assert within(20, lambda: schedule.claim(CLOCK).ids == {"expire": [one]})
 
 
 def test_a_claim_returns_the_time_until_the_next_index_entry(schedule: Schedule) -> None:
     nothing = schedule.claim(CLOCK).idle
-    schedule.arm(CLOCK, [IndexEntry(one, "expire", timedelta(seconds=30)) for one in _ids(1)])
+    schedule.arm(CLOCK, [IndexEntry(one, "expire", timedelta(minutes=30)) for one in _ids(1)])
     schedule.rebuild(CLOCK).complete(schedule.rebuild(CLOCK).begin()[0])
 
     something = schedule.claim(CLOCK).idle
 
     assert nothing == 3600
-    assert 29 < something <= 30
+    assert 1700 < something <= 1800
 
 
 def test_an_index_is_complete_only_on_the_redis_server_that_completed_it(schedule: Schedule, redis: "Redis") -> None:
@@ -266,8 +266,8 @@ def test_scheduling_an_empty_list_does_nothing(schedule: Schedule, redis: "Redis
 
 
 MIDDAY = datetime(2030, 1, 1, 12, tzinfo=UTC)
-SLACK = 0.4
-"""Seconds that a machine which does other things too may add."""
+SLACK = 10.0
+"""Seconds that a machine which does other things too may take."""
 
 
 def _entry(kind: str = "expire", one: str = "") -> IndexEntry:
@@ -376,18 +376,21 @@ def test_a_script_that_redis_forgot_is_loaded_again(schedule: Schedule, redis: "
     assert len(schedule.members(CLOCK)) == 1
 
 
-def test_while_redis_is_away_no_call_waits_for_scheduling_and_threads_skip_scheduling(away_url: str) -> None:
+def test_while_redis_is_away_no_call_waits_for_scheduling_and_threads_skip_scheduling(
+    away_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schedule_module, "BREAKER_SECONDS", 60.0)
     with closing(Schedule(away_url)) as away:
         began = time.monotonic()
         _followed(away, lambda at: at.follow({CLOCK: [_entry()]}, {None: [str(new_id())]}))
         first = time.monotonic() - began
         began = time.monotonic()
-        _followed(away, *[lambda at: at.follow({CLOCK: [_entry()]}, {})] * 50)
+        _followed(away, *[lambda at: at.follow({CLOCK: [_entry()]}, {})] * 500)
         taken = away.arm(CLOCK, [_entry()])
 
         assert taken is False
-        assert first < ARM_TIMEOUT + SLACK
-        assert time.monotonic() - began < BREAKER_SECONDS / 2
+        assert first < SLACK
+        assert time.monotonic() - began < SLACK
 
 
 @pytest.mark.far
@@ -397,10 +400,12 @@ def test_the_event_loop_continues_while_redis_hangs(away_url: str) -> None:
         began = time.monotonic()
         await asyncio.sleep(0)
         took = time.monotonic() - began
+        with suppress(TimeoutError):
+            await asyncio.wait_for(at.followed(), 0.1)
         await at.followed()
         return took
 
-    with closing(Schedule(away_url, patience=2.0)) as away:
+    with closing(Schedule(away_url, patience=2 * SLACK)) as away:
         assert asyncio.run(run(away)) < SLACK
 
 
@@ -408,8 +413,10 @@ SOON = timedelta(seconds=30)
 
 
 @pytest.fixture
-def away(away_url: str) -> Iterator[Schedule]:
-    """A schedule on an unavailable Redis: it refuses connections, or never answers."""
+def away(away_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Schedule]:
+    """A schedule on an unavailable Redis: it refuses connections, or never answers, however long a poller waits."""
+    monkeypatch.setattr(schedule_module, "POLL_TIMEOUT", 2 * SLACK)
+    monkeypatch.setattr(schedule_module, "BREAKER_SECONDS", 60.0)
     with closing(Schedule(away_url)) as opened:
         yield opened
 
@@ -434,17 +441,17 @@ def _seconds_to_arm(schedule: Schedule, count: int = 1) -> float:
 
 def test_while_redis_is_away_scheduling_first_fails_after_a_moment_and_then_at_once(away: Schedule) -> None:
     first = _seconds_to_arm(away, 2000)
-    rest = [_seconds_to_arm(away) for _ in range(50)]
+    rest = [_seconds_to_arm(away) for _ in range(200)]
 
-    assert first < POLL_TIMEOUT
-    assert sum(rest) < 50 * ARM_TIMEOUT / 2
+    assert first < SLACK
+    assert sum(rest) < SLACK
 
 
 @pytest.mark.far
-def test_claiming_timers_raises_an_error_soon_if_redis_is_unavailable(away: Schedule) -> None:
+def test_claiming_timers_raises_an_error_soon_if_redis_is_unavailable(away_url: str) -> None:
     began = time.monotonic()
 
-    with pytest.raises(RedisUnavailable):
+    with closing(Schedule(away_url)) as away, pytest.raises(RedisUnavailable):
         away.claim(CLOCK)
 
     assert time.monotonic() - began < RETRIED
@@ -456,7 +463,7 @@ def test_a_health_check_reports_an_unavailable_redis_within_a_moment(away: Sched
     with pytest.raises(RedisUnavailable):
         away.ping()
 
-    assert time.monotonic() - began < POLL_TIMEOUT
+    assert time.monotonic() - began < SLACK
 
 
 def test_listening_for_wake_ups_reports_an_unavailable_redis(refused_url: str) -> None:
