@@ -52,7 +52,10 @@ def test_an_idle_database_connection_is_tested_before_use(
     engine.dispose()
 
 
-def test_the_first_failure_of_a_broken_connection_closes_all_idle_connections(urls: Urls, superuser: Engine) -> None:
+def test_the_first_failure_of_a_broken_connection_closes_all_idle_connections(
+    urls: Urls, superuser: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "ASKED_AFTER", 60.0)
     engine = make_engine(urls.api, role="test", pool_size=2, overflow=0)
     with engine.connect() as one, engine.connect() as other:
         pids = [int(each.execute(PID).scalar_one()) for each in (one, other)]

@@ -20,6 +20,7 @@ from harness.network import serving
 from harness.people import World
 from harness.ports import own_port
 from harness.stage import Urls, unbound
+from harness.wait import wait_for
 from lockbox.database import Database, make_engine
 from lockbox.notifications import delivery, queue
 from lockbox.notifications.models import Outcome
@@ -120,11 +121,12 @@ def test_an_already_recorded_send_result_is_counted_and_logged_once(
         senders.mail.send = LosingAfter(mail, losing).send  # type: ignore[method-assign]
         relay.answers = {first_address(worker, ids[0]): "450 later"}
         results = delivery.dispatch(db, ids, senders)
-        threading.Timer(1, lambda: setattr(losing, "losing", False)).start()
+        wait_for("the commit of a result and of its repetition are lost", lambda: losing.lost > 1, PATIENCE)
+        losing.losing = False
         tries = [result.result(PATIENCE) for result in results]
         db.engine.dispose()
 
-    assert losing.lost > 0
+    assert losing.lost > 1
     assert len([one for one in tries if one and one.outcome is None]) == 1
     assert read(worker, "SELECT count(*) AS n FROM deliveries")[0].n == 3
     assert read(worker, "SELECT sum(count) AS n FROM counters WHERE name = 'attempt'")[0].n == 3

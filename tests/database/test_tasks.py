@@ -27,6 +27,7 @@ from lockbox.database import Database, make_engine
 from lockbox.identity.roles import Role, Scope
 from lockbox.monitoring import heartbeats
 from lockbox.monitoring.heartbeats import ProcessPart
+from lockbox.notifications import delivery
 from lockbox.notifications.circuit_breaker import FIRST_LOAD
 from lockbox.notifications.senders.protocol import SendFailed
 from lockbox.notifications.sending_pool import SendingPool
@@ -34,7 +35,16 @@ from lockbox.requests.lifecycle import Action
 from lockbox.schedule import Schedule
 from lockbox.sql import new_id
 from tests.database.postbag import Postbag, SlowMail, address, open_notifications
-from tests.database.scenes import many, promised_notifications, read, set_back, state_of, write, write_unchecked
+from tests.database.scenes import (
+    PATIENCE,
+    many,
+    promised_notifications,
+    read,
+    set_back,
+    state_of,
+    write,
+    write_unchecked,
+)
 from tests.database.test_break_glass import ON, ended, overdue
 from tests.database.test_definition_records import A, B, starts
 from tests.database.test_enforcement import says
@@ -185,8 +195,11 @@ def test_the_notify_task_postpones_notifications_for_which_the_sending_pool_has_
 def test_a_notify_task_at_its_time_limit_keeps_the_leases_of_started_sends_and_returns_all_others(
     world: World, sender: Database, run_as: RunAs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    slow, batch = SlowMail(), delivery._DispatchedBatch  # noqa: SLF001 - its wait begins once a mail is being sent
+    wait = batch.wait
+    monkeypatch.setattr(batch, "wait", lambda *words: slow.sending.wait(PATIENCE) and wait(*words))
+    monkeypatch.setattr(delivery, "RECORD_SECONDS", PATIENCE)
     monkeypatch.setattr(tasks, "SEND_SECONDS", 0.2)
-    slow = SlowMail()
     world.submit()
     post = Postbag(mail=slow)
     run_as(as_sender(sender), post)
@@ -255,8 +268,9 @@ def test_an_internal_error_of_a_task_reaches_the_parent_process_as_one_line(
 
 
 def test_the_reconcile_and_seal_tasks_count_and_record_their_runs(
-    world: World, worker: Database, urls: Urls, superuser: Engine, run_as: RunAs
+    world: World, worker: Database, urls: Urls, superuser: Engine, run_as: RunAs, *, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(maintenance, "WORK_SECONDS", HANGING)
     overdue, _ = many(world, 2)
     set_back(superuser, [overdue], 4)
     with Redis.from_url(urls.redis) as redis:
