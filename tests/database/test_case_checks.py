@@ -37,6 +37,12 @@ HELD = "no ticket system has confirmed the case"
 CONFIRMED: dict[str, Any] = {"case_ref": "CASE-7", "case_system": "helpdesk", "case_check": CaseCheck.CONFIRMED}
 
 
+@pytest.fixture(autouse=True)
+def _patient_engineer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a case check take its time on a busy machine."""
+    monkeypatch.setattr(case_check, "SECONDS", 20.0)
+
+
 @pytest.fixture
 def adapter() -> Iterator[CaseAdapterServer]:
     with case_adapter() as server:
@@ -112,7 +118,7 @@ def test_an_abandoned_case_check_calls_no_case_adapter(
     world: World, adapter: CaseAdapterServer, superuser: Engine
 ) -> None:
     number = _asked(world)
-    write_unchecked(superuser, "UPDATE case_checks SET asked_at = asked_at - interval '3 seconds'")
+    write_unchecked(superuser, "UPDATE case_checks SET asked_at = asked_at - interval '21 seconds'")
 
     assert _run(world, number, adapter) == "skipped"
 

@@ -357,7 +357,7 @@ class WatchedMap:
 
     def __post_init__(self) -> None:
         self.counted = CountedDatabase(self.db.engine, self.db.schedule)
-        self.map = IdentityMap(self.counted, clock=self.clock, most=3)
+        self.map = IdentityMap(self.counted, clock=self.clock, read_seconds=20.0, most=3)
 
     @property
     def reads(self) -> int:
