@@ -1,8 +1,11 @@
 """`lockbox operate status` and `/metrics` with running processes, and with one of the servers unavailable."""
 
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
 from math import inf
+from subprocess import CompletedProcess
 from typing import Any
 
 import httpx
@@ -14,8 +17,9 @@ from harness.mail_relay import relaying
 from lockbox.database import Database
 from lockbox.monitoring import status
 from lockbox.monitoring.heartbeats import ProcessPart
+from lockbox.monitoring.metrics import MOST_SILENT
 from lockbox.monitoring.status import Status
-from tests.whole.conftest import RunningStack, stage_of, wait_until
+from tests.whole.conftest import PATIENCE, RunningStack, stage_of, wait_until
 from tests.whole.shell import at_once, lockbox
 
 PARTS = set(ProcessPart) - {ProcessPart.CONNECTORS}
@@ -23,9 +27,12 @@ PARTS = set(ProcessPart) - {ProcessPart.CONNECTORS}
 AGED = "UPDATE heartbeats SET beat_at = beat_at - interval '2 minutes' WHERE role = :role RETURNING 1"
 JUST_NOW = "UPDATE heartbeats SET beat_at = clock_timestamp() WHERE role = :role RETURNING 1"
 TOLD_SECONDS = 5
-"""Within this time status reports a dead core worker and a relay that takes no mail."""
+"""Within this time status reports a relay that takes no mail."""
+GONE_SECONDS = MOST_SILENT / 2
+"""Within this time status reports a dead core worker; by its heartbeat alone it would take twice as long."""
 GONE = "core: no such worker is connected to Postgres: has it ended?"
 REFUSAL = {"localhost": "550 5.7.1 relaying denied"}
+get = partial(httpx.get, timeout=30, trust_env=False)
 AWAY_POSTGRES = {"LOCKBOX_DATABASE_URL": "postgresql://lockbox_api:s3cret@127.0.0.1:1/lockbox"}
 
 
@@ -44,12 +51,20 @@ def known(stage: RunningStack) -> dict[str, str]:
     return {"LOCKBOX_DATABASE_URL": stage.urls.api, "LOCKBOX_REDIS_URL": stage.urls.redis}
 
 
+def when_well(ask: Callable[[], "CompletedProcess[str]"]) -> "CompletedProcess[str]":
+    """Ask for the status until all is well, because Redis may answer a ping too late; return the last answer."""
+    until = time.monotonic() + PATIENCE
+    while (ended := ask()).returncode and time.monotonic() < until:
+        pass
+    return ended
+
+
 @pytest.mark.far
 @pytest.mark.parametrize("login", ["LOCKBOX_DATABASE_URL", "LOCKBOX_OWNER_DATABASE_URL"])
 def test_the_status_command_says_that_a_healthy_installation_is_healthy(stage: RunningStack, login: str) -> None:
     url = {"LOCKBOX_DATABASE_URL": stage.urls.api, "LOCKBOX_OWNER_DATABASE_URL": stage.urls.owner}[login]
 
-    ended = lockbox({login: url, "LOCKBOX_REDIS_URL": stage.urls.redis}, "operate", "status")
+    ended = when_well(lambda: lockbox({login: url, "LOCKBOX_REDIS_URL": stage.urls.redis}, "operate", "status"))
 
     assert (ended.returncode, ended.stderr) == (0, ""), ended
     assert ended.stdout.endswith("All is well.\n")
@@ -59,7 +74,7 @@ def test_the_status_command_says_that_a_healthy_installation_is_healthy(stage: R
 
 @pytest.mark.far
 def test_the_status_command_also_prints_json(stage: RunningStack) -> None:
-    ended = at_once(known(stage), "operate", "status", "--output", "json")
+    ended = when_well(lambda: at_once(known(stage), "operate", "status", "--output", "json"))
 
     found = json.loads(ended.stdout)
     assert (ended.returncode, found["ok"], found["troubles"]) == (0, True, [])
@@ -107,12 +122,13 @@ def head(stage: RunningStack) -> str:
 def test_the_metrics_of_the_running_api_can_be_read_locally(stage: RunningStack) -> None:
     url = f"http://127.0.0.1:{stage.plan.api_port}/metrics"
 
-    found = httpx.get(url, trust_env=False)
+    wait_until(lambda: "lockbox_redis_up 1.0\n" in get(url).text, "Redis answers in time")
+    found = get(url)
 
     assert found.status_code == 200
-    for line in ("lockbox_redis_up 1.0", 'lockbox_processes{role="core"} 1.0', 'lockbox_processes{role="api"} 1.0'):
+    for line in ('lockbox_processes{role="core"} 1.0', 'lockbox_processes{role="api"} 1.0'):
         assert f"{line}\n" in found.text
-    assert httpx.get(url, headers={"x-forwarded-for": "127.0.0.1"}, trust_env=False).status_code == 403
+    assert get(url, headers={"x-forwarded-for": "127.0.0.1"}).status_code == 403
 
 
 def age_if_gone(stage: RunningStack) -> float | None:
@@ -136,7 +152,7 @@ def test_status_reports_a_killed_core_worker_at_once_despite_its_recent_heartbea
         stage.processes.start("worker")
         wait_until(lambda: "All is well." in at_once(known(stage), "operate", "status").stdout, "another one lives")
 
-    assert told < TOLD_SECONDS
+    assert told < GONE_SECONDS
 
 
 def relay_of(url: str) -> str:
