@@ -19,6 +19,7 @@ from tests.whole.conftest import RunningStack, wait_until
 
 # Who dies with a notification in hand leaves it to others after its lease of 60 seconds.
 PAST_A_LEASE = 100.0
+LATEST = 30.0
 FOUND = 12
 WAITING_FOR_A_LOCK = """
 SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND application_name = 'lockbox-worker'
@@ -184,7 +185,8 @@ def test_repeatedly_killed_pool_children_make_no_task_hang(stage: RunningStack) 
     for _ in range(15):
         request = world.submit()
         for child in parent.children():
-            os.kill(child.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(child.pid, signal.SIGKILL)
         time.sleep(0.3)
 
     stage.ends(request.id, "timed_out")
@@ -200,8 +202,8 @@ def test_repeatedly_killed_pool_children_make_no_task_hang(stage: RunningStack) 
 
 @pytest.mark.far
 def test_access_ends_on_time_with_all_workers_dead(stage: RunningStack) -> None:
-    world = stage.world()
-    request = world.submit(access_window=2)
+    world = stage.world(approval_window=60)
+    request = world.submit(access_window=8)
     for name in ("worker", "notifications"):
         stage.processes.kill(name)
     world.act("ann", Action.APPROVE, request.id)
@@ -212,7 +214,7 @@ def test_access_ends_on_time_with_all_workers_dead(stage: RunningStack) -> None:
     served = refused = 0
 
     with stage.as_(world, "gate") as gate:
-        while time.time() < ends + 1:
+        while time.time() < ends + 1 or (not refused and time.time() < ends + LATEST):
             asked = time.time()
             if gate.get("/v1/access", params=world.question()).status_code == 200:
                 assert asked < ends
