@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import pytest
+
 from api.app import make_app
 from api.gateway import GateRuntime
 from catalogue.gate_document import TokenIssuer
@@ -18,7 +20,7 @@ from catalogue.load import read_catalogue
 from catalogue.service_catalogue import Catalogue
 from devstack.embedded import ServerAddresses
 from devstack.stack import CHECKOUT
-from gate import dialects, identity_map
+from gate import call, dialects, identity_map, window_checks
 from gate.dialects import Dialect
 from gate.identity_map import MappingInput
 from harness.gateway_world import PUBLIC, SERVICE, GateMount, ServedDatabase, serving
@@ -36,7 +38,7 @@ from tests.whole.gateways import GatewayPlaces, GatewayProgram
 from tests.whole.lockbox_line import LockboxLine
 from tests.whole.recording_service import HELLO, RecordingService
 
-PATIENCE = 20.0
+PATIENCE = 40.0
 NUMBERS = count(1)
 
 
@@ -157,7 +159,11 @@ def api_of(issuer: LocalIssuer, db: Database) -> Iterator[int]:
     served = ServedDatabase(db)
     app = make_app(SETTINGS.model_copy(update={"catalogue": catalogue(issuer), "public_url": PUBLIC}), served)
     gateway: GateRuntime = app.state.gateway
-    with serving(GateMount(gateway, app, served)) as port:
+    with pytest.MonkeyPatch.context() as patched, serving(GateMount(gateway, app, served)) as port:
+        # Let the gate's checks take their time on a busy machine.
+        patched.setattr(window_checks, "ASK_SECONDS", 20.0)
+        patched.setattr(call, "CALL_SECONDS", 20.0)
+        patched.setattr(gateway.engineers.map, "_read_seconds", 20.0)
         wait_for("the gate answers so", lambda: gateway.memory.was_read, PATIENCE)
         yield port
 

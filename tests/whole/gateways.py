@@ -18,7 +18,9 @@ from tests.programs import UNPACKED
 
 SAMPLES = CHECKOUT / "deploy" / "gateways"
 STOP_SECONDS = 10
-LONGEST_SECONDS = 5
+LONGEST_SECONDS = 8
+CHECK_SECONDS = 6
+"""How long a gateway waits for Lockbox in tests, whose machine may be busy; by the samples it is 2 seconds."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ def running_nginx(program: Path, folder: Path, places: GatewayPlaces) -> Iterato
         "127.0.0.1:8000;": f"{HOST}:{places.lockbox};",
         "127.0.0.1:9000;": f"{HOST}:{places.service};",
         "127.0.0.1:8080;": f"{HOST}:{places.entrance};",
+        "proxy_read_timeout 2s;": f"proxy_read_timeout {CHECK_SECONDS}s;",
         "/etc/lockbox/gateway-token.conf": str(token),
         "http {\n": f"http {{\n{temporary}",
     }
@@ -105,6 +108,7 @@ def running_caddy(program: Path, folder: Path, places: GatewayPlaces) -> Iterato
         "http://:8080": f"http://:{places.entrance}",
         "bind 127.0.0.1": f"bind {HOST}",
         "write 5m": f"write {LONGEST_SECONDS}s",
+        "response_header_timeout 2s": f"response_header_timeout {CHECK_SECONDS}s",
         "/etc/lockbox/gateway-token}": f"{token}}}",
     }
     written = folder / "Caddyfile"
@@ -122,12 +126,15 @@ def running_traefik(program: Path, folder: Path, places: GatewayPlaces) -> Itera
             "127.0.0.1:8080": f"{HOST}:{places.entrance}",
             "127.0.0.1:8081": f"{HOST}:{inner}",
             "/etc/traefik/dynamic": str(dynamic),
+            "readTimeout: 5s": f"readTimeout: {LONGEST_SECONDS}s",
+            "writeTimeout: 5s": f"writeTimeout: {LONGEST_SECONDS}s",
             "writeTimeout: 300s": f"writeTimeout: {LONGEST_SECONDS}s",
         },
         "dynamic/lockbox.yaml": {
             "127.0.0.1:8081": f"{HOST}:{inner}",
             "127.0.0.1:8000": f"{HOST}:{places.lockbox}",
             "127.0.0.1:9000": f"{HOST}:{places.service}",
+            "responseHeaderTimeout: 2s": f"responseHeaderTimeout: {CHECK_SECONDS}s",
         },
         "dynamic/gateway-token.yaml": {"lbx_...": places.token},
     }
@@ -148,7 +155,11 @@ def running_haproxy(program: Path, folder: Path, places: GatewayPlaces) -> Itera
     token, script = folder / "gateway-token", folder / "haproxy.lua"
     token.write_text(f"{places.token}\n")
     token.chmod(0o600)
-    changes = {"127.0.0.1:8000": f"{HOST}:{places.lockbox}", "/etc/lockbox/gateway-token": str(token)}
+    changes = {
+        "127.0.0.1:8000": f"{HOST}:{places.lockbox}",
+        "/etc/lockbox/gateway-token": str(token),
+        "local SECONDS = 2": f"local SECONDS = {CHECK_SECONDS}",
+    }
     script.write_text(replaced((SAMPLES / "haproxy.lua").read_text(), changes))
     changes = {
         "127.0.0.1:8080": f"{HOST}:{places.entrance}",
