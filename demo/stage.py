@@ -26,7 +26,7 @@ from harness.ports import own_port
 from harness.stage import own_folder
 
 LOGS = stack.LOGS / "demo"
-READY_SECONDS = 40
+READY_SECONDS = 120
 NO_WINDOW = "no_window"
 WORKERS = (f"demo-{os.getpid()}-core", f"demo-{os.getpid()}-notifications")
 """The names are unique, because another stack on the same Redis also has a core and a notifications worker."""

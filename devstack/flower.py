@@ -9,7 +9,7 @@ import httpx
 
 from devstack.stack import StackPlan
 
-ANSWER_SECONDS, SEEN_SECONDS = 10, 5
+ANSWER_SECONDS, SEEN_SECONDS = 10, 20
 CONTROL_CALLS = (
     "worker/shutdown/any",
     "worker/pool/restart/any",

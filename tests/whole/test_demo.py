@@ -15,6 +15,8 @@ from tests.whole import terminal
 from tests.whole.terminal import ModuleRunner
 
 PATIENCE = 240
+ROUNDS = 3
+"""On a busy machine a step of a story may be late, and so the demo is repeated: what is wrong is so each time."""
 pytestmark = pytest.mark.far
 STORIES = {
     "1 endorsed, approved by two": "Expired",
@@ -80,14 +82,18 @@ def check_details(details: str) -> None:
     assert len(re.findall(r"^  \d \d{4}-\S+ \S+ (?:200|403)$", details, re.MULTILINE)) > 30
 
 
+@pytest.mark.timeout((ROUNDS + 1) * PATIENCE)
 def test_every_demo_story_ends_as_planned_and_every_proof_holds(
     here: ModuleRunner,
 ) -> None:
     scratch = here.place / "tmp"
     scratch.mkdir()
     scratch.chmod(0o777)
-    with here.start("demo", TMPDIR=str(scratch)) as demo:
-        said, complained = demo.communicate(timeout=PATIENCE)
+    for _ in range(ROUNDS):
+        with here.start("demo", TMPDIR=str(scratch)) as demo:
+            said, complained = demo.communicate(timeout=PATIENCE)
+        if demo.returncode == 0:
+            break
 
     assert (demo.returncode, complained) == (0, ""), said
     assert re.match(r" +\d\.\d s  Starting Postgres, Redis and a mail catcher\n", said)
