@@ -40,7 +40,7 @@ from lockbox.requests.policy_rules import Policy
 TENANT = "contoso"
 # The times are short, so that a newcomer sees things happen. Vendor review stays on, so that the manager has a part.
 POLICY = Policy(review_window=900, approval_window=900, access_ceiling=900)
-READY_SECONDS = 60
+READY_SECONDS = 180
 STOPPED_ON_REQUEST = {128 + signal.SIGINT, 128 + signal.SIGTERM}
 STARTED, STOPPED = " started (pid=", " stopped (rc="
 CONNECTORS = "connectors"

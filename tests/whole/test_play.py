@@ -8,7 +8,7 @@ from playwright.sync_api import Locator, Page, expect
 
 from tests.whole import people, terminal
 from tests.whole.people import desk_at, picture, violations
-from tests.whole.test_run import playground, read_until, run
+from tests.whole.test_run import SECONDS, playground, read_until, run
 
 pytestmark = [pytest.mark.far, pytest.mark.skipif(people.PROGRAM is None, reason=people.MISSING)]
 
@@ -21,7 +21,7 @@ def page() -> Iterator[Page]:
         with desk_at(home) as desk:
             yield desk.person()
         running.terminate()
-        running.communicate(timeout=60)
+        running.communicate(timeout=SECONDS)
 
 
 def step(page: Page, number: int) -> Locator:
@@ -30,7 +30,7 @@ def step(page: Page, number: int) -> Locator:
     return page.locator("ol.story li").nth(number - 1).locator("button, a.button")
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 def test_a_newcomer_plays_every_role_in_the_playground(page: Page) -> None:
     step(page, 1)
     wrong = violations(page)
