@@ -91,14 +91,14 @@ def test_the_code_printed_by_bootstrap_is_an_invitation_of_the_operator_valid_fo
     page = f"{stage.plan.public_url}/invitations/{row.id}"
     ours = {"origin": stage.plan.public_url}
 
-    entered = httpx.post(page, data={"code": code}, headers=ours)
-    again = httpx.post(page, data={"code": code}, headers=ours)
+    entered = httpx.post(page, data={"code": code}, headers=ours, timeout=30)
+    again = httpx.post(page, data={"code": code}, headers=ours, timeout=30)
 
     assert f"{page}#{code}\n" in made.stderr
     assert row.is_a_day
     assert development().secrets.is_mark(row.secret_hash, "invitation", row.id, code.replace("-", ""))
     assert (entered.status_code, entered.headers["location"], again.status_code) == (303, "/welcome", 403)
-    account = httpx.get(f"{stage.plan.public_url}/account", cookies=entered.cookies)
+    account = httpx.get(f"{stage.plan.public_url}/account", cookies=entered.cookies, timeout=30)
     assert "Olga Ortiz" in account.text
     assert stage.rows("SELECT role FROM memberships")[0].role == "operator"
 

@@ -26,7 +26,7 @@ MAX = ("--name", "Max", "--email", "max@vendor.example", "--role", "manager")
 ADMIN = ("--name", "Contoso", "--admin-name", "Tara Todd", "--admin-email", "tara@contoso.example")
 SHOWN = re.compile(r"^ {4}([A-Z]{4}-[A-Z]{4})$", re.MULTILINE)
 NOT_SIGNED_IN = "run `lockbox sign-in`, or set LOCKBOX_TOKEN to your token; LOCKBOX_URL is the API's address\n"
-PATIENCE = 20
+PATIENCE = 40
 
 
 @pytest.fixture
@@ -42,7 +42,9 @@ class PasskeyVisitor:
     home: str
 
     def __post_init__(self) -> None:
-        self.client = httpx.Client(base_url=self.home, follow_redirects=True, headers={"origin": self.home})
+        self.client = httpx.Client(
+            base_url=self.home, follow_redirects=True, headers={"origin": self.home}, timeout=PATIENCE
+        )
         self.authenticator = Authenticator(origin=self.home)
 
     def get(self, path: str) -> PortalPage:

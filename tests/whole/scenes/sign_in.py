@@ -64,7 +64,7 @@ def somebody_accepts_an_invitation(book: Book) -> None:
 @scene
 def somebody_lets_a_terminal_in(book: Book) -> None:
     world = book.stage.world()
-    asked = httpx.post(f"{book.desk.home}/v1/device-logins", trust_env=False).json()
+    asked = httpx.post(f"{book.desk.home}/v1/device-logins", timeout=30, trust_env=False).json()
     page = book.at("/device", world, "olga")
 
     page.get_by_label("Code in the terminal").fill("ABCD-EFGH")
@@ -72,7 +72,9 @@ def somebody_lets_a_terminal_in(book: Book) -> None:
     page.get_by_label("Code in the terminal").fill(asked["user_code"])
     book.rightly(page.get_by_role("button", name="Continue"), "A terminal wants to act as you")
     book.rightly(page.get_by_role("button", name="Allow this terminal"), "The terminal is signed in")
-    said = httpx.post(f"{book.desk.home}/v1/device-logins/state", json={"token": asked["token"]}, trust_env=False)
+    said = httpx.post(
+        f"{book.desk.home}/v1/device-logins/state", json={"token": asked["token"]}, timeout=30, trust_env=False
+    )
 
     assert said.json()["state"] == "allowed"
 
