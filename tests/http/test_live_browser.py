@@ -314,9 +314,9 @@ def test_an_open_page_reloads_in_time_even_if_its_live_stream_breaks_repeatedly(
     live: Live, desk: BrowserDesk
 ) -> None:
     request = live.portal.world.fresh()
-    page = _opened(live, desk, "ann", f"/requests/{request.id}")
+    page = desk.person(secret=live.secret("ann"), polls=True)
     page.route("**/live?*", lambda route: route.abort())
-    page.reload()
+    page.goto(f"{live.url}/requests/{request.id}")
 
     live.portal.world.act("amir", Action.DENY, request.id)
 
@@ -331,7 +331,7 @@ def test_a_page_that_may_not_open_a_live_stream_reloads_every_fifteen_seconds(
     with serving(open_portal(BY_MAIL, settings), port) as live:
         desk = BrowserDesk(browser.browser, live.url)
         request = live.portal.world.fresh()
-        page = desk.person(secret=live.secret("ann"))
+        page = desk.person(secret=live.secret("ann"), polls=True)
         page.clock.install()
         with page.expect_response("**/live?*"):
             page.goto(f"{live.url}/requests/{request.id}")

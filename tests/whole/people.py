@@ -20,8 +20,9 @@ PROGRAM = shutil.which("chromium-headless-shell") or shutil.which("chromium")
 MISSING = absent("chromium-headless-shell")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-sync"]
 PATIENCE_MS = 20_000
-# Less than the fifteen seconds after which a page that may not listen looks again: live is something else.
-SEEN_MS = 12_000
+SEEN_MS = 40_000
+# A page that may not listen looks again every fifteen seconds, but not where tests wait for what is live.
+NO_POLL = "window.setInterval = (every => (act, ms) => every(act, ms === 15000 ? 1e9 : ms))(setInterval)"
 WIDE, PHONE = ViewportSize(width=1200, height=800), ViewportSize(width=360, height=740)
 AUTHENTICATOR = {
     "protocol": "ctap2",
@@ -51,10 +52,14 @@ class BrowserDesk:
     stage: RunningStack | None = None
     contexts: list[BrowserContext] = field(default_factory=list)
 
-    def person(self, world: World | None = None, name: str = "", *, secret: str = "", **options: Any) -> Page:
+    def person(
+        self, world: World | None = None, name: str = "", *, secret: str = "", polls: bool = False, **options: Any
+    ) -> Page:
         """Open a tab of a new browser, signed in as a person of a world or by a session secret, or not signed in."""
         context = self.browser.new_context(base_url=self.home, viewport=options.pop("viewport", WIDE), **options)
         context.set_default_timeout(PATIENCE_MS)
+        if not polls:
+            context.add_init_script(NO_POLL)
         self.contexts.append(context)
         if world is not None and self.stage is not None:
             secret = sign_in(self.stage.db, world.people[name])
